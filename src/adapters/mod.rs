@@ -1,0 +1,4 @@
+//! How reality is touched: a trait first, the real adapter beneath it, the simulated one beside it. Nothing here decides.
+
+pub mod containers;
+pub mod simulated;

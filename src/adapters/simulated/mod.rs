@@ -1,0 +1,2 @@
+//! Simulated reality, shipped: `gaia demo` runs on it, `gaia plan` runs on a copy of what was observed, `tests/sim`
+//! breaks it on purpose.

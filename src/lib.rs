@@ -1,0 +1,29 @@
+//! gaia: keeps GPU hosts in the state their owner declared, behind the Kubernetes API for its own kinds.
+//!
+//! The modules, in reading order; who may use whom is held by `tests/tidy.rs`:
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`api`] | what can be said: the kinds, their fields, their rules |
+//! | [`store`] | where it is kept: versioned objects, durable, watchable |
+//! | [`registry`] | the rules of every write |
+//! | [`runtime`] | how work is scheduled |
+//! | [`adapters`] | how reality is touched |
+//! | [`controllers`] | what is decided |
+//! | [`gitops`] | files in |
+//! | [`server`] | the API on the wire |
+//! | [`cli`] | the command line |
+//! | [`app`] | how all of it is put together |
+
+pub mod adapters;
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod controllers;
+pub mod gitops;
+pub mod registry;
+pub mod runtime;
+pub mod server;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,49 @@
+//! How controllers see objects: typed, without HTTP. The registry of this process implements it; `kube::Client` can, for
+//! a remote server of ours or a real Kubernetes cluster.
+
+use std::sync::Arc;
+
+use futures::{future::BoxFuture, stream::BoxStream};
+use kube::runtime::watcher;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::registry::{ApiResult, ObjectName};
+
+/// A kind that controllers handle.
+pub trait Object:
+    kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K> Object for K where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Reading and writing objects of any kind. Clones share one connection.
+pub trait Objects: Clone + Send + Sync + 'static {
+    fn get<K: Object>(&self, name: &ObjectName) -> BoxFuture<'_, ApiResult<Option<Arc<K>>>>;
+
+    /// `None`: all namespaces, or a cluster-scoped kind.
+    fn list<K: Object>(&self, namespace: Option<&str>) -> BoxFuture<'_, ApiResult<Vec<Arc<K>>>>;
+
+    /// `Init…InitDone`, then changes, for ever: resumes after errors and lists again after `Expired`.
+    fn watch<K: Object>(&self) -> BoxStream<'static, watcher::Event<K>>;
+
+    fn create<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>>;
+
+    /// Metadata and spec, compared on the resourceVersion in `object`.
+    fn update<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>>;
+
+    /// The status, compared on the resourceVersion in `object`. An equal status makes no version.
+    fn update_status<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>>;
+
+    fn delete<K: Object>(&self, name: &ObjectName) -> BoxFuture<'_, ApiResult<()>>;
+}
