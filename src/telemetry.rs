@@ -1,1 +1,93 @@
-//! (skeleton)
+//! What the process says about itself: log lines on stderr, the metrics registry, and which build this is.
+//!
+//! Field names are fixed, so that lines can be searched for: `object` (`Workload/default/web`), `kind`, `namespace`,
+//! `name`, `container`, `image`, `node`, `reason`, `error` (the whole chain), `elapsed_ms`, `revision`, `generation`.
+
+use std::io::IsTerminal;
+
+use prometheus_client::{metrics::info::Info, registry::Registry};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The version of this build, `0.1.0`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::EnumString, strum::VariantNames, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// A level (`info`) or a filter (`info,gaia::controllers=debug`), valid by [`check_filter`].
+    pub filter: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("{filter:?} is not a log filter such as `info` or `info,gaia::controllers=debug`: {message}")]
+    Filter { filter: String, message: String },
+    #[error("logging has been set up already")]
+    SetUpTwice,
+}
+
+/// The commit this was built from, when the build knew it (`GAIA_COMMIT` at compile time).
+pub fn commit() -> &'static str {
+    option_env!("GAIA_COMMIT").unwrap_or("unknown")
+}
+
+pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
+    parse_filter(filter).map(|_| ())
+}
+
+/// Sends log lines to stderr from here on. Once per process.
+pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
+    let subscriber = tracing_subscriber::registry().with(parse_filter(&settings.filter)?);
+    let done = match settings.format {
+        LogFormat::Text => {
+            let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            subscriber.with(fmt::layer().with_ansi(ansi).with_writer(std::io::stderr)).try_init()
+        }
+        LogFormat::Json => {
+            subscriber.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        }
+    };
+    done.map_err(|_| TelemetryError::SetUpTwice)
+}
+
+/// The registry behind `/metrics`, holding `gaia_build_info`. Who measures something registers it here at start-up.
+pub fn metrics() -> Registry {
+    let mut registry = Registry::with_prefix("gaia");
+    registry.register("build", "Which build this is", Info::new(vec![("version", VERSION), ("commit", commit())]));
+    registry
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter).map_err(|e| TelemetryError::Filter { filter: filter.to_owned(), message: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_name_the_build() {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics()).expect("a String takes everything");
+        assert!(text.contains(&format!("gaia_build_info{{version=\"{VERSION}\"")), "{text}");
+    }
+
+    #[test]
+    fn a_filter_is_checked_before_it_is_used() {
+        assert!(check_filter("info,gaia::controllers=debug").is_ok());
+        let error = check_filter("gaia=loudly").expect_err("no such level");
+        assert!(error.to_string().contains("gaia=loudly"), "{error}");
+    }
+}

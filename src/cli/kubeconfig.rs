@@ -1,0 +1,102 @@
+//! `gaia kubeconfig`: what kubectl, k9s and every other Kubernetes client needs to reach the server.
+
+use std::{io::Write, path::PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{CliError, Outcome, ServerArgs};
+
+/// Name of the cluster, the user and the context.
+const NAME: &str = "gaia";
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: gaia kubeconfig -o gaia.kubeconfig && kubectl --kubeconfig gaia.kubeconfig get workloads"
+)]
+pub struct KubeconfigArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Write to this file, readable by its owner only
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub fn run(args: &KubeconfigArgs, out: &mut dyn Write) -> Outcome {
+    let text = render(&args.server.server, args.server.token.as_deref())?;
+    match &args.output {
+        Some(path) => write_private(path, &text)?,
+        None => out.write_all(text.as_bytes())?,
+    }
+    Ok(0)
+}
+
+/// The kubeconfig as YAML.
+pub fn render(server: &str, token: Option<&str>) -> Result<String, CliError> {
+    let url: axum::http::Uri =
+        server.parse().map_err(|e| CliError::Usage(format!("--server {server:?} is not a URL: {e}")))?;
+    let https = match url.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(CliError::Usage(format!("--server {server:?} must begin with http:// or https://"))),
+    };
+    let mut cluster = json!({"server": server.trim_end_matches('/')});
+    if https {
+        // Our certificate is our own; what guards the connection is the token.
+        cluster["insecure-skip-tls-verify"] = json!(true);
+    }
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": NAME, "cluster": cluster}],
+        "users": [{"name": NAME, "user": token.map_or_else(|| json!({}), |token| json!({"token": token}))}],
+        "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": "default"}}],
+        "current-context": NAME,
+    });
+    to_yaml(&config)
+}
+
+fn to_yaml(value: &Value) -> Result<String, CliError> {
+    serde_saphyr::to_string(value).map_err(|e| CliError::Failed(format!("cannot write YAML: {e}")))
+}
+
+/// The file may hold a token, so nobody else may read it.
+pub fn write_private(path: &std::path::Path, text: &str) -> Result<(), CliError> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
+    };
+    write().map_err(CliError::file(format!("cannot write {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(server: &str, token: Option<&str>) -> Value {
+        serde_saphyr::from_str(&render(server, token).expect("renders")).expect("is YAML")
+    }
+
+    #[test]
+    fn plain_http_asks_for_no_certificate_and_no_token() {
+        let config = parsed("http://127.0.0.1:6410/", None);
+        assert_eq!(config["clusters"][0]["cluster"], json!({"server": "http://127.0.0.1:6410"}));
+        assert_eq!(config["users"][0]["user"], json!({}));
+        assert_eq!(config["contexts"][0]["context"]["namespace"], "default");
+        assert_eq!(config["current-context"], "gaia");
+    }
+
+    #[test]
+    fn https_skips_verification_and_the_token_is_the_users() {
+        let config = parsed("https://host:6410", Some("0123"));
+        assert_eq!(config["clusters"][0]["cluster"]["insecure-skip-tls-verify"], true);
+        assert_eq!(config["users"][0]["user"]["token"], "0123", "stays text although it looks like a number");
+    }
+
+    #[test]
+    fn what_is_no_url_is_wrong_usage() {
+        assert_eq!(render("127.0.0.1:6410", None).expect_err("no scheme").exit_code(), 2);
+    }
+}

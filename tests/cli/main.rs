@@ -1,0 +1,4 @@
+//! The real binary, as its users meet it.
+
+mod offline;
+mod program;
