@@ -1,5 +1,5 @@
-//! How controllers see objects: typed, without HTTP. The registry of this process implements it; `kube::Client` can, for
-//! a remote server of ours or a real Kubernetes cluster.
+//! How controllers see objects: typed, without HTTP. [`RegistryObjects`](super::registry_objects) implements it over the
+//! registry of this process; `kube::Client` can, for a remote server of ours or a real Kubernetes cluster.
 
 use std::sync::Arc;
 
@@ -44,6 +44,10 @@ pub trait Objects: Clone + Send + Sync + 'static {
 
     /// The status, compared on the resourceVersion in `object`. An equal status makes no version.
     fn update_status<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>>;
+
+    /// Nothing but `metadata.finalizers`, compared on the resourceVersion in `object`. A write of its own, so that it
+    /// cannot touch (or come to own) a field of the spec.
+    fn set_finalizers<K: Object>(&self, object: &K, finalizers: Vec<String>) -> BoxFuture<'_, ApiResult<Arc<K>>>;
 
     fn delete<K: Object>(&self, name: &ObjectName) -> BoxFuture<'_, ApiResult<()>>;
 }
