@@ -1,4 +1,6 @@
 //! How reality is touched: a trait first, the real adapter beneath it, the simulated one beside it. Nothing here decides.
 
 pub mod containers;
+pub mod gpus;
+pub mod probes;
 pub mod simulated;

@@ -1,0 +1,203 @@
+//! The state of the simulated engine, and how time moves it. Synchronous, and told what time it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    events::EventLog,
+    faults::{Effect, EffectRecord},
+    images::{Behaviour, Images},
+};
+use crate::{
+    adapters::containers::{
+        Container, ContainerId, ContainerState, EngineError, EngineEvent, EngineHealth, EngineResult,
+    },
+    api::container::ContainerSpec,
+};
+
+/// Records of effects that are kept; the oldest go first.
+const RECORDS: usize = 10_000;
+
+/// One point in time on both clocks: timers follow the monotonic one, so that a jump of the other moves no process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub instant: Instant,
+    pub timestamp: Timestamp,
+}
+
+impl Moment {
+    /// The same moment seen from `instant` (not later).
+    fn back_to(self, instant: Instant) -> Self {
+        Self { instant, timestamp: self.timestamp - self.instant.saturating_duration_since(instant) }
+    }
+}
+
+/// A container and what only the engine (or the process in it) knows.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub seen: Container,
+    /// `None` when it was found, not made here.
+    pub spec: Option<ContainerSpec>,
+    /// Counts starts; what was scheduled for an earlier run is void.
+    pub run: u64,
+    /// The process has got so far as to answer.
+    pub ready: bool,
+    /// Set by hand: whether it answers, whatever its image says.
+    pub forced: Option<bool>,
+}
+
+impl Held {
+    pub fn answers(&self) -> bool {
+        self.seen.state == ContainerState::Running && self.forced.unwrap_or(self.ready)
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct Network {
+    pub number: u8,
+    pub last_address: u16,
+}
+
+/// What will happen by itself.
+#[derive(Debug)]
+pub(super) enum Due {
+    Exit {
+        id: ContainerId,
+        run: u64,
+        exit_code: i64,
+    },
+    Ready {
+        id: ContainerId,
+        run: u64,
+    },
+    /// The health check has failed often enough.
+    GiveUp {
+        id: ContainerId,
+        run: u64,
+    },
+    Deliver(EngineEvent),
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub images: Images,
+    pub containers: BTreeMap<ContainerId, Held>,
+    pub networks: BTreeMap<String, Network>,
+    /// Host ports that somebody else has.
+    pub occupied: BTreeSet<u16>,
+    pub up: bool,
+    /// Counts the engine's lives; an event stream lasts one.
+    pub epoch: u64,
+    pub events: EventLog,
+    /// Told, not yet delivered: the handle asks the faults about each.
+    pub outbox: Vec<EngineEvent>,
+    pub records: VecDeque<EffectRecord>,
+    due: BTreeMap<(Instant, u64), Due>,
+    serial: u64,
+}
+
+impl Machine {
+    pub fn new(images: Images) -> Self {
+        Self {
+            images,
+            containers: BTreeMap::new(),
+            networks: BTreeMap::from([("bridge".to_owned(), Network::default())]),
+            occupied: BTreeSet::new(),
+            up: true,
+            epoch: 0,
+            events: EventLog::default(),
+            outbox: Vec::new(),
+            records: VecDeque::new(),
+            due: BTreeMap::new(),
+            serial: 0,
+        }
+    }
+
+    pub fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    pub fn schedule(&mut self, now: Moment, after: Duration, due: Due) {
+        let serial = self.next_serial();
+        self.due.insert((now.instant + after, serial), due);
+    }
+
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.keys().next().map(|(instant, _)| *instant)
+    }
+
+    /// Lets everything happen that is due, in order, each at its own time.
+    pub fn advance(&mut self, now: Moment) {
+        while let Some(entry) = self.due.first_entry() {
+            let at = entry.key().0;
+            if at > now.instant {
+                return;
+            }
+            let due = entry.remove();
+            self.happen(due, now.back_to(at));
+        }
+    }
+
+    fn happen(&mut self, due: Due, now: Moment) {
+        match due {
+            Due::Exit { id, run, exit_code } if self.is_running(&id, run) => self.die(&id, exit_code, now),
+            Due::Ready { id, run } if self.is_running(&id, run) => self.become_ready(&id),
+            Due::GiveUp { id, run } if self.is_running(&id, run) => self.judge_health(&id, EngineHealth::Unhealthy),
+            Due::Exit { .. } | Due::Ready { .. } | Due::GiveUp { .. } => {}
+            Due::Deliver(event) => self.events.push(event),
+        }
+    }
+
+    fn is_running(&self, id: &ContainerId, run: u64) -> bool {
+        self.containers.get(id).is_some_and(|held| held.run == run && is_alive(held.seen.state))
+    }
+
+    pub fn emit(&mut self, id: &ContainerId, action: &str) {
+        if let Some(held) = self.containers.get(id) {
+            self.outbox.push(EngineEvent::Container {
+                id: id.clone(),
+                name: held.seen.name.clone(),
+                labels: held.seen.labels.clone(),
+                action: action.to_owned(),
+            });
+        }
+    }
+
+    pub fn record(&mut self, effect: &Effect, now: Moment) {
+        if self.records.len() == RECORDS {
+            self.records.pop_front();
+        }
+        self.records.push_back(EffectRecord { at: now.timestamp, effect: effect.clone() });
+    }
+
+    pub fn find(&self, id_or_name: &str) -> Option<&Held> {
+        let by_id = self.containers.get(&ContainerId(id_or_name.to_owned()));
+        by_id.or_else(|| self.containers.values().find(|held| held.seen.name == id_or_name))
+    }
+
+    pub fn get(&self, id: &ContainerId) -> EngineResult<&Held> {
+        self.containers.get(id).ok_or_else(|| EngineError::NotFound(format!("container {id}")))
+    }
+
+    pub fn get_mut(&mut self, id: &ContainerId) -> EngineResult<&mut Held> {
+        self.containers.get_mut(id).ok_or_else(|| EngineError::NotFound(format!("container {id}")))
+    }
+
+    pub fn behaviour(&self, image: &str) -> Behaviour {
+        self.images.get(image).map(|image| image.behaviour.clone()).unwrap_or_default()
+    }
+}
+
+/// Has a process.
+pub(super) fn is_alive(state: ContainerState) -> bool {
+    match state {
+        ContainerState::Running | ContainerState::Paused | ContainerState::Restarting => true,
+        ContainerState::Created | ContainerState::Removing | ContainerState::Exited | ContainerState::Dead => false,
+    }
+}
