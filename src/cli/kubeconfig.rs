@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CliError, Outcome, ServerArgs};
+use super::{CliError, Outcome, session::ServerArgs};
 
 /// Name of the cluster, the user and the context.
 const NAME: &str = "gaia";
@@ -23,7 +23,7 @@ pub struct KubeconfigArgs {
 }
 
 pub fn run(args: &KubeconfigArgs, out: &mut dyn Write) -> Outcome {
-    let text = render(&args.server.server, args.server.token.as_deref())?;
+    let text = render(&args.server)?;
     match &args.output {
         Some(path) => write_private(path, &text)?,
         None => out.write_all(text.as_bytes())?,
@@ -32,15 +32,9 @@ pub fn run(args: &KubeconfigArgs, out: &mut dyn Write) -> Outcome {
 }
 
 /// The kubeconfig as YAML.
-pub fn render(server: &str, token: Option<&str>) -> Result<String, CliError> {
-    let url: axum::http::Uri =
-        server.parse().map_err(|e| CliError::Usage(format!("--server {server:?} is not a URL: {e}")))?;
-    let https = match url.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(CliError::Usage(format!("--server {server:?} must begin with http:// or https://"))),
-    };
-    let mut cluster = json!({"server": server.trim_end_matches('/')});
+pub fn render(server: &ServerArgs) -> Result<String, CliError> {
+    let https = server.url()?.scheme_str() == Some("https");
+    let mut cluster = json!({"server": server.server.trim_end_matches('/')});
     if https {
         // Our certificate is our own; what guards the connection is the token.
         cluster["insecure-skip-tls-verify"] = json!(true);
@@ -49,7 +43,7 @@ pub fn render(server: &str, token: Option<&str>) -> Result<String, CliError> {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": NAME, "cluster": cluster}],
-        "users": [{"name": NAME, "user": token.map_or_else(|| json!({}), |token| json!({"token": token}))}],
+        "users": [{"name": NAME, "user": server.token.as_ref().map_or_else(|| json!({}), |token| json!({"token": token}))}],
         "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": "default"}}],
         "current-context": NAME,
     });
@@ -76,7 +70,8 @@ mod tests {
     use super::*;
 
     fn parsed(server: &str, token: Option<&str>) -> Value {
-        serde_saphyr::from_str(&render(server, token).expect("renders")).expect("is YAML")
+        let args = ServerArgs { server: server.to_owned(), token: token.map(str::to_owned) };
+        serde_saphyr::from_str(&render(&args).expect("renders")).expect("is YAML")
     }
 
     #[test]
@@ -97,6 +92,7 @@ mod tests {
 
     #[test]
     fn what_is_no_url_is_wrong_usage() {
-        assert_eq!(render("127.0.0.1:6410", None).expect_err("no scheme").exit_code(), 2);
+        let args = ServerArgs { server: "127.0.0.1:6410".to_owned(), token: None };
+        assert_eq!(render(&args).expect_err("no scheme").exit_code(), 2);
     }
 }

@@ -4,21 +4,37 @@
 //! Exit codes: 0 done; 1 it failed; 2 the command line or a setting is wrong. `diff` answers 1 for differences and 2 for
 //! every failure, as diff(1) does.
 
+mod apply;
+mod catalogue;
 mod completion;
 mod crds;
+mod delete;
+mod describe;
+mod diff;
 mod error;
+mod get;
 mod kubeconfig;
+mod manifest;
+mod print;
+mod session;
+mod table;
+mod target;
+mod watch;
 
 use std::{
     io::{self, Write},
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use error::CliError;
+use session::block_on;
 
-use crate::{config::DEFAULT_LISTEN, telemetry};
+use crate::telemetry;
+
+/// Under which name our client commands write.
+pub const FIELD_MANAGER: &str = "gaia-cli";
 
 /// What a command answers: the exit code, or why it failed.
 pub type Outcome = Result<u8, CliError>;
@@ -38,23 +54,24 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show objects: as a table, or whole
+    Get(get::GetArgs),
+    /// Show all about objects: spec, status, conditions, events
+    Describe(describe::DescribeArgs),
+    /// Follow objects, one line a change
+    Watch(watch::WatchArgs),
+    /// Make objects as manifests say (server-side apply)
+    Apply(apply::ApplyArgs),
+    /// Show what an apply would change
+    Diff(diff::DiffArgs),
+    /// Delete objects
+    Delete(delete::DeleteArgs),
     /// Print a kubeconfig for this server
     Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Print the CustomResourceDefinitions of all kinds
     Crds(crds::CrdsArgs),
     /// Print a completion script for a shell
     Completion(completion::CompletionArgs),
-}
-
-/// Which server a client command talks to.
-#[derive(Debug, Clone, Args)]
-pub struct ServerArgs {
-    /// URL of the server
-    #[arg(long, env = "GAIA_SERVER", default_value_t = format!("http://{DEFAULT_LISTEN}"), value_name = "URL")]
-    pub server: String,
-    /// Bearer token, when the server asks for one
-    #[arg(long, env = "GAIA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    pub token: Option<String>,
 }
 
 /// The whole program: parses the arguments of this process and does what they say.
@@ -74,6 +91,12 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
     match cli.command {
+        Command::Get(args) => block_on(get::run(args, out)),
+        Command::Describe(args) => block_on(describe::run(args, out)),
+        Command::Watch(args) => block_on(watch::run(args, out)),
+        Command::Apply(args) => block_on(apply::run(args, out)),
+        Command::Diff(args) => block_on(diff::run(args, out)).map_err(CliError::of_diff),
+        Command::Delete(args) => block_on(delete::run(args, out)),
         Command::Kubeconfig(args) => kubeconfig::run(&args, out),
         Command::Crds(args) => crds::run(&args, out),
         Command::Completion(args) => completion::run(&args, Cli::command(), out),

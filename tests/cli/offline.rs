@@ -7,7 +7,7 @@ use crate::program::{complaint, gaia, run, stdout};
 #[test]
 fn help_names_the_commands_and_version_is_the_packages() {
     let output = run(&["--help"]);
-    for command in ["kubeconfig", "crds", "completion"] {
+    for command in ["get", "describe", "watch", "apply", "diff", "delete", "kubeconfig", "crds", "completion"] {
         assert!(stdout(&output).contains(command), "{command} is not in the help");
     }
     assert_eq!(stdout(&run(&["--version"])), format!("gaia {}\n", env!("CARGO_PKG_VERSION")));
@@ -79,4 +79,33 @@ fn a_kubeconfig_file_is_for_its_owner_only() {
     let output = gaia().args(["kubeconfig", "--token", "t", "-o"]).arg(&path).output().expect("runs");
     assert_eq!(stdout(&output), "");
     assert_eq!(std::fs::metadata(&path).expect("written").permissions().mode() & 0o777, 0o600);
+}
+
+/// An address where nobody answers: bound for a moment, so that nobody else has it.
+fn dead_server() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    format!("http://{}", listener.local_addr().expect("bound"))
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let server = dead_server();
+    let text = complaint(&run(&["get", "workloads", "--server", &server]), 1).to_owned();
+    assert!(text.contains(&format!("cannot reach {server}")) && text.contains("refused"), "{text}");
+}
+
+#[test]
+fn diff_keeps_one_for_differences() {
+    complaint(&run(&["diff", "-f", "/nowhere.yaml"]), 2);
+    complaint(&run(&["apply", "-f", "/nowhere.yaml"]), 1);
+    complaint(&run(&["apply"]), 2);
+}
+
+#[test]
+fn a_manifest_that_is_no_object_is_refused_with_its_line_before_anything_is_sent() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("a.yaml"), "---\nkind: Workload\n").expect("written");
+    let path = dir.path().to_str().expect("UTF-8");
+    let text = complaint(&run(&["apply", "-f", path]), 1).to_owned();
+    assert!(text.contains("a.yaml:2: apiVersion is missing"), "{text}");
 }

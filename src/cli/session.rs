@@ -1,0 +1,151 @@
+//! One server, spoken to over HTTP as any other client would: requests out, objects or a clear refusal back.
+
+use std::{fmt::Display, future::Future, time::Duration};
+
+use axum::http::{HeaderMap, Request, Response, Uri, header};
+use clap::Args;
+use futures::{StreamExt, stream::BoxStream};
+use kube::{
+    Client,
+    client::Body,
+    core::{Status, WatchEvent},
+};
+use serde_json::Value;
+
+use super::{CliError, error::Refusal};
+use crate::config::DEFAULT_LISTEN;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of one request and its whole answer. Watches have none: they end when the user does.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of an answer that is not a stream.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Accept header for the server's own rendering as a table.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+/// Which server a client command talks to.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// URL of the server
+    #[arg(long, env = "GAIA_SERVER", default_value_t = format!("http://{DEFAULT_LISTEN}"), value_name = "URL")]
+    pub server: String,
+    /// Bearer token, when the server asks for one
+    #[arg(long, env = "GAIA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+}
+
+impl ServerArgs {
+    /// The server's URL, checked.
+    pub fn url(&self) -> Result<Uri, CliError> {
+        let wrong = |why: &dyn Display| CliError::Usage(format!("--server {:?} is not a URL: {why}", self.server));
+        let url: Uri = self.server.parse().map_err(|e| wrong(&e))?;
+        match url.scheme_str() {
+            Some("http" | "https") => Ok(url),
+            _ => Err(wrong(&"it must begin with http:// or https://")),
+        }
+    }
+}
+
+/// Runs a client command to its end on a runtime of its own.
+pub fn block_on<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::file("cannot start the runtime"))?
+        .block_on(command)
+}
+
+/// A connection to a server. Says nothing to it until the first request.
+pub struct Session {
+    client: Client,
+    server: String,
+}
+
+impl Session {
+    /// Must be called inside a runtime.
+    pub fn connect(args: &ServerArgs) -> Result<Self, CliError> {
+        let url = args.url()?;
+        let mut config = kube::Config::new(url);
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        // As in the kubeconfig we print: our certificate is our own, the token is what guards.
+        config.accept_invalid_certs = config.cluster_url.scheme_str() == Some("https");
+        config.auth_info.token = args.token.clone().map(Into::into);
+        config.headers.push((header::USER_AGENT, header::HeaderValue::from_static(super::FIELD_MANAGER)));
+        let client = Client::try_from(config)
+            .map_err(|e| CliError::Usage(format!("cannot talk to --server {}: {e}", args.server)))?;
+        Ok(Self { client, server: args.server.clone() })
+    }
+
+    /// Sends a request and reads the whole answer. Warnings of the server go to stderr.
+    pub async fn ask(&self, request: Request<Vec<u8>>) -> Result<Value, Refusal> {
+        let answer = async {
+            let response = self.client.send(request.map(Body::from)).await.map_err(|e| self.unreachable(&e))?;
+            show_warnings(response.headers());
+            read(response).await.map_err(|e| self.unreachable(&*e))?
+        };
+        match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Unreachable {
+                server: self.server.clone(),
+                why: format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()),
+            }),
+        }
+    }
+
+    /// As [`ask`](Self::ask), answered as a table.
+    pub async fn ask_table(&self, request: Request<Vec<u8>>) -> Result<Value, Refusal> {
+        self.ask(accepting(request, TABLE)).await
+    }
+
+    /// Opens a watch whose objects are tables of one row.
+    pub async fn watch_tables(
+        &self,
+        request: Request<Vec<u8>>,
+    ) -> Result<BoxStream<'static, kube::Result<WatchEvent<Value>>>, Refusal> {
+        let events = self.client.request_events(accepting(request, TABLE)).await.map_err(|e| self.refused(e))?;
+        Ok(events.boxed())
+    }
+
+    /// What went wrong, in terms of the server.
+    pub fn refused(&self, error: kube::Error) -> Refusal {
+        match error {
+            kube::Error::Api(status) => Refusal::Status(status),
+            other => self.unreachable(&other),
+        }
+    }
+
+    fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Refusal {
+        Refusal::Unreachable { server: self.server.clone(), why: super::error::chain(error) }
+    }
+}
+
+fn accepting(mut request: Request<Vec<u8>>, accept: &'static str) -> Request<Vec<u8>> {
+    request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static(accept));
+    request
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The outer error is the transport's, the inner one the server's.
+async fn read(response: Response<Body>) -> Result<Result<Value, Refusal>, BoxError> {
+    let code = response.status();
+    let bytes = axum::body::to_bytes(axum::body::Body::new(response.into_body()), MAX_ANSWER).await?;
+    if code.is_success() {
+        return Ok(Ok(serde_json::from_slice(&bytes)?));
+    }
+    // A proxy in between may answer in words of its own.
+    let status = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(&bytes);
+        Status::failure(if text.is_empty() { code.as_str() } else { text.trim() }, "").with_code(code.as_u16())
+    });
+    Ok(Err(Refusal::Status(Box::new(status))))
+}
+
+/// `Warning: 299 - "text"`, as RFC 9111 writes them.
+fn show_warnings(headers: &HeaderMap) {
+    for value in headers.get_all(header::WARNING).iter().filter_map(|v| v.to_str().ok()) {
+        let text = value.splitn(3, ' ').nth(2).unwrap_or(value);
+        eprintln!("Warning: {}", text.trim_matches('"').replace("\\\"", "\""));
+    }
+}
