@@ -2,8 +2,53 @@
 
 pub mod condition;
 pub mod container;
+pub mod droplet;
+pub mod gpu;
+pub mod gpuclaim;
+pub mod gpustep;
+pub mod handoff;
+pub mod node;
+pub mod promotion;
+pub mod quantity;
+mod schema;
 pub mod source;
+pub mod task;
+pub mod worker;
 pub mod workload;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+/// The one list of our kinds, handed to another macro as `module::Kind, …`: whatever is done for every kind (definitions,
+/// tests) follows from it.
+#[macro_export]
+macro_rules! kinds {
+    ($then:ident) => {
+        $then! {
+            droplet::Droplet,
+            gpu::Gpu,
+            gpuclaim::GpuClaim,
+            handoff::Handoff,
+            node::Node,
+            promotion::Promotion,
+            source::Source,
+            task::Task,
+            worker::Worker,
+            workload::Workload,
+        }
+    };
+}
+
+macro_rules! definitions {
+    ($($module:ident::$kind:ident,)+) => {
+        /// The definitions of our kinds, as served and as in `crds-like-specs/`.
+        pub fn crds() -> Vec<CustomResourceDefinition> {
+            vec![$(schema::finish($module::$kind::crd())),+]
+        }
+    };
+}
+
+crate::kinds!(definitions);
 
 /// The API group of our kinds.
 pub const GROUP: &str = "gaia.dev";

@@ -5,7 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::container::ContainerSpec;
+use super::{
+    container::ContainerSpec,
+    gpustep::{AcquireStep, ReleaseStep},
+    quantity,
+};
 
 /// A service on this host: what runs as live, what runs as candidate, and which of the two answers under its name.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +52,7 @@ pub struct WorkloadSpec {
     pub candidate: Option<CandidateSpec>,
     /// Not started before these are so. Says nothing about what is running already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["workload"]))]
     pub depends_on: Vec<Dependency>,
     /// How readiness and health are found out; both variants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,7 +259,16 @@ pub struct WorkloadGpu {
     pub members: Vec<String>,
     /// Kubernetes quantity: what it needs on the card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = quantity::PATTERN))]
     pub memory: Option<String>,
+    /// How it lets go of the memory, tried in order until the memory is free; none: it is stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub release_steps: Vec<ReleaseStep>,
+    /// How it takes the memory back, all in order; none: it is started if it was stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub acquire_steps: Vec<AcquireStep>,
 }
 
 /// What was seen.

@@ -1,0 +1,303 @@
+//! `Gpu`: one card (or MIG slice) of a host, who should hold it when nobody asks, and who holds it.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{quantity, workload::Variant};
+
+/// One GPU. Who holds it follows from claims, then from `owner`; a change of holder is a Handoff.
+#[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "gaia.dev",
+    version = "v1alpha1",
+    kind = "Gpu",
+    plural = "gpus",
+    category = "all",
+    category = "gaia",
+    status = "GpuStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    selectable = ".spec.nodeName",
+    selectable = ".status.holder.name",
+    printcolumn(name = "Holder", type_ = "string", json_path = ".status.holder.name"),
+    printcolumn(name = "Used MiB", type_ = "integer", json_path = ".status.memory.usedMib"),
+    printcolumn(name = "Total MiB", type_ = "integer", json_path = ".status.memory.totalMib"),
+    printcolumn(name = "Util %", type_ = "integer", json_path = ".status.utilizationPercent"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Product", type_ = "string", priority = 1, json_path = ".status.product"),
+    printcolumn(
+        name = "Owner",
+        type_ = "string",
+        priority = 1,
+        json_path = ".spec.owner.name",
+        description = "Who holds it when nobody claims it"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuSpec {
+    pub device: GpuDevice,
+    /// The node it is plugged into; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// Who holds it while nobody claims it; absent: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Holder>,
+    /// Claims may take it from its owner for a while.
+    #[serde(default = "yes")]
+    pub lend: bool,
+    /// When a holder counts as gone from the card.
+    #[serde(default)]
+    pub cleanup: Cleanup,
+    /// What is tried, in this order, when the memory does not come free.
+    #[serde(default = "default_on_stuck")]
+    #[schemars(length(max = 3), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(a, self.exists_one(b, b == a))", "message": "must not name a measure twice"},
+        {"rule": "self.map(m, m == 'Release' ? 0 : m == 'Stop' ? 1 : 2).isSorted()", "message": "must go from the gentlest measure to the hardest: Release, Stop, Kill"},
+    ]))]
+    pub on_stuck: Vec<Measure>,
+    /// Memory that others (a desktop) may use all the time, a Kubernetes quantity. Not lent, and not waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = quantity::PATTERN))]
+    pub reserve: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_on_stuck() -> Vec<Measure> {
+    vec![Measure::Release, Measure::Stop]
+}
+
+/// Which card. An index may point to another card after a reboot, a UUID does not.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.index) != has(self.uuid)").message("exactly one of index and uuid must be given"))]
+pub struct GpuDevice {
+    /// As NVML counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1023))]
+    pub index: Option<u32>,
+    /// `GPU-…` of a card, `MIG-…` of a slice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), regex(pattern = r"^(GPU|MIG)-[0-9A-Za-z/-]+$"))]
+    pub uuid: Option<String>,
+}
+
+/// Somebody who can hold a card.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// Name of the Workload, or what an outsider calls itself.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    #[serde(default)]
+    pub kind: HolderKind,
+    /// Namespace of the Workload.
+    #[serde(default = "default_namespace")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    #[serde(default)]
+    pub variant: Variant,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum HolderKind {
+    /// One of ours: its release and acquire steps are run.
+    #[default]
+    Workload,
+    /// Somebody who only asked through an API. Nothing can be done to it; its lease ends by itself.
+    External,
+}
+
+/// `default/gaia-prime`, `default/gaia-core (candidate)`, `gaia-audio (external)`.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind, self.variant) {
+            (HolderKind::External, _) => write!(f, "{} (external)", self.name),
+            (HolderKind::Workload, Variant::Live) => write!(f, "{}/{}", self.namespace, self.name),
+            (HolderKind::Workload, Variant::Candidate) => write!(f, "{}/{} (candidate)", self.namespace, self.name),
+        }
+    }
+}
+
+/// When memory counts as free: looked at every `intervalSeconds`, it must hold `samples` times in a row.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.samples * self.intervalSeconds <= self.timeoutSeconds").message("so many samples do not fit into timeoutSeconds").field_path(".samples"))]
+pub struct Cleanup {
+    #[serde(default)]
+    pub policy: CleanupPolicy,
+    /// Used memory below this, beyond `reserve`, counts as free; a Kubernetes quantity.
+    #[serde(default = "default_free_below")]
+    #[schemars(regex(pattern = quantity::PATTERN))]
+    pub free_below: String,
+    #[serde(default = "default_cleanup_timeout")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout_seconds: u32,
+    #[serde(default = "default_cleanup_interval")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub interval_seconds: u32,
+    /// So many in a row, since memory can rise again between two looks.
+    #[serde(default = "default_samples")]
+    #[schemars(range(min = 1, max = 100))]
+    pub samples: u32,
+}
+
+impl Default for Cleanup {
+    fn default() -> Self {
+        Self {
+            policy: CleanupPolicy::default(),
+            free_below: default_free_below(),
+            timeout_seconds: default_cleanup_timeout(),
+            interval_seconds: default_cleanup_interval(),
+            samples: default_samples(),
+        }
+    }
+}
+
+fn default_free_below() -> String {
+    "500Mi".to_owned()
+}
+fn default_cleanup_timeout() -> u32 {
+    120
+}
+fn default_cleanup_interval() -> u32 {
+    1
+}
+fn default_samples() -> u32 {
+    3
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CleanupPolicy {
+    /// No process of the old holder is on the card.
+    Processes,
+    /// Used memory is below the floor.
+    Memory,
+    #[default]
+    Both,
+}
+
+/// From the gentlest to the hardest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Measure {
+    /// Run the holder's release steps once more.
+    Release,
+    /// Stop its container, with its grace period.
+    Stop,
+    /// Kill its container.
+    Kill,
+}
+
+/// What was seen on the card, and who has been granted it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Nobody when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<String>,
+    /// Grows with every change of holder; whoever comes with a lower one is refused.
+    #[serde(default)]
+    pub fencing_token: i64,
+    /// Why the holder has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acquired_at: Option<Time>,
+    /// The Handoff under way, `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handoff: Option<String>,
+    /// Claims that wait, first come first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queue: Vec<QueueEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// Absent when the driver does not answer: unknown is not zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<GpuMemory>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization_percent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_celsius: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_watts: Option<u32>,
+    /// Everything on the card, the holder's or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pid"]))]
+    pub processes: Vec<GpuProcess>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuMemory {
+    pub total_mib: u64,
+    pub used_mib: u64,
+    pub free_mib: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuProcess {
+    /// On the host.
+    pub pid: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_mib: Option<u64>,
+    /// Name of the container it runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// `namespace/name` of the Workload whose container that is; absent: a stranger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueEntry {
+    /// `namespace/name` of the GpuClaim.
+    pub claim: String,
+    pub holder: Holder,
+    pub priority: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// Reasons of a Gpu's conditions, its events and its metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr)]
+pub enum GpuReason {
+    Held,
+    Free,
+    HandoffInProgress,
+    /// The memory did not come free in time, whatever was tried.
+    Stuck,
+    /// Processes of nobody we know use more than `reserve`.
+    ForeignProcesses,
+    DeviceNotFound,
+    DriverUnavailable,
+    NodeUnreachable,
+}
