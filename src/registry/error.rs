@@ -1,6 +1,9 @@
 //! What a client is told when a request fails: the Kubernetes `Status` object, built in one place.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use super::{Kind, fields::FieldError};
+use crate::store::Revision;
 
 /// `Status.reason`. One to one with the HTTP code but for `Expired`/`Gone` and `AlreadyExists`/`Conflict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,91 @@ impl ApiError {
         Self { reason, message: message.into(), details: None }
     }
 
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(Reason::BadRequest, message)
+    }
+
+    pub fn internal(message: impl std::fmt::Display) -> Self {
+        Self::new(Reason::InternalError, format!("Internal error occurred: {message}"))
+    }
+
+    pub fn not_found(kind: &Kind, name: &str) -> Self {
+        Self::about(kind, name, Reason::NotFound, format!("{} {name:?} not found", kind.qualified_plural()))
+    }
+
+    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+        Self::about(kind, name, Reason::AlreadyExists, format!("{} {name:?} already exists", kind.qualified_plural()))
+    }
+
+    pub fn forbidden(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Self {
+        Self::about(kind, name, Reason::Forbidden, format!("{} {name:?} is forbidden: {why}", kind.qualified_plural()))
+    }
+
+    /// 409: a compare did not hold.
+    pub fn conflict(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.qualified_plural());
+        Self::about(kind, name, Reason::Conflict, message)
+    }
+
+    /// 409: somebody wrote in between.
+    pub fn modified(kind: &Kind, name: &str) -> Self {
+        const WHY: &str = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(kind, name, WHY)
+    }
+
+    /// 422 with one cause a field.
+    pub fn invalid(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Self {
+        let listed: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let listed = match listed.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
+        };
+        let message = format!("{} {name:?} is invalid: {listed}", kind.qualified_kind());
+        let mut error = Self::about(kind, name, Reason::Invalid, message);
+        if let Some(details) = &mut error.details {
+            details.kind = kind.kind.clone();
+            details.causes = errors.into_iter().map(FieldError::into_cause).collect();
+        }
+        error
+    }
+
+    /// 410 at the start of a watch.
+    pub fn too_old(asked: Revision, oldest: Revision) -> Self {
+        Self::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})"))
+    }
+
+    /// 504 when a reader asks for what has not been written.
+    pub fn too_large(asked: Revision, latest: Revision) -> Self {
+        let mut error = Self::new(Reason::Timeout, format!("Too large resource version: {asked}, current: {latest}"));
+        error.details = Some(Details {
+            causes: vec![Cause {
+                reason: "ResourceVersionTooLarge",
+                message: "Too large resource version".to_owned(),
+                field: String::new(),
+            }],
+            retry_after_seconds: Some(1),
+            ..Details::default()
+        });
+        error
+    }
+
+    /// Adds a cause, for instance `NamespaceTerminating`.
+    #[must_use]
+    pub fn with_cause(mut self, cause: Cause) -> Self {
+        self.details.get_or_insert_default().causes.push(cause);
+        self
+    }
+
+    fn about(kind: &Kind, name: &str, reason: Reason, message: String) -> Self {
+        let details = Details {
+            group: kind.group.clone(),
+            kind: kind.plural.clone(),
+            name: name.to_owned(),
+            ..Details::default()
+        };
+        Self { reason, message, details: Some(details) }
+    }
+
     pub fn code(&self) -> u16 {
         self.reason.code()
     }
@@ -100,20 +188,32 @@ impl ApiError {
 }
 
 impl Details {
+    /// Empty fields are left out, as upstream does.
     fn to_json(&self) -> Value {
-        let mut out = json!({"name": self.name, "group": self.group, "kind": self.kind});
+        let mut out = Map::new();
+        for (key, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind)] {
+            if !value.is_empty() {
+                out.insert(key.to_owned(), json!(value));
+            }
+        }
         if let Some(uid) = &self.uid {
-            out["uid"] = json!(uid);
+            out.insert("uid".to_owned(), json!(uid));
         }
         if !self.causes.is_empty() {
-            out["causes"] = self
-                .causes
-                .iter()
-                .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
-                .collect();
+            out.insert("causes".to_owned(), self.causes.iter().map(Cause::to_json).collect());
         }
         if let Some(seconds) = self.retry_after_seconds {
-            out["retryAfterSeconds"] = json!(seconds);
+            out.insert("retryAfterSeconds".to_owned(), json!(seconds));
+        }
+        Value::Object(out)
+    }
+}
+
+impl Cause {
+    fn to_json(&self) -> Value {
+        let mut out = json!({"reason": self.reason, "message": self.message});
+        if !self.field.is_empty() {
+            out["field"] = json!(self.field);
         }
         out
     }

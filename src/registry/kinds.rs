@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_cel::RootContext;
 use serde_json::Value;
+
+use super::{ApiError, Reason, builtin, cel::Rules, schema::Node};
 
 /// One served version of one kind.
 #[derive(Debug)]
@@ -31,6 +34,11 @@ pub struct Kind {
     pub selectable_fields: Vec<String>,
     /// Served by us without a CustomResourceDefinition (Namespace, Event, …).
     pub builtin: bool,
+    /// Not the form it is stored in: `events.k8s.io/v1` Events are kept as core `v1` Events.
+    pub(super) view: bool,
+    /// `schema`, with what every object has: apiVersion, kind, metadata.
+    pub(super) root: Node,
+    pub(super) rules: Rules,
 }
 
 /// `additionalPrinterColumns`.
@@ -50,24 +58,56 @@ impl Kind {
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
+
+    /// `workloads.gaia.dev`, `namespaces`.
+    pub fn qualified_plural(&self) -> String {
+        qualified(&self.plural, &self.group)
+    }
+
+    /// `Workload.gaia.dev`, `Namespace`.
+    pub fn qualified_kind(&self) -> String {
+        qualified(&self.kind, &self.group)
+    }
+
+    /// Is this the kind `kind` of `group`?
+    pub(super) fn is(&self, group: &str, kind: &str) -> bool {
+        self.group == group && self.kind == kind
+    }
+}
+
+fn qualified(name: &str, group: &str) -> String {
+    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
 }
 
 /// All served kinds. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Kinds {
     all: Arc<Vec<Arc<Kind>>>,
+    crds: Arc<Vec<CustomResourceDefinition>>,
 }
 
-#[expect(unused_variables)]
 impl Kinds {
     /// Our kinds and the built-ins every cluster has. Fails on a schema that is not structural or a CEL rule that does
     /// not compile.
-    pub fn from_crds(crds: &[CustomResourceDefinition]) -> Result<Self, super::ApiError> {
-        unimplemented!()
+    pub fn from_crds(crds: &[CustomResourceDefinition]) -> Result<Self, ApiError> {
+        let mut all = builtin::kinds()?;
+        for crd in crds {
+            all.push(from_crd(crd).map_err(|why| {
+                let name = crd.metadata.name.as_deref().unwrap_or_default();
+                let what = "CustomResourceDefinition.apiextensions.k8s.io";
+                ApiError::new(Reason::Invalid, format!("{what} {name:?} is invalid: {why}"))
+            })?);
+        }
+        Ok(Self { all: Arc::new(all.into_iter().map(Arc::new).collect()), crds: Arc::new(crds.to_vec()) })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
         self.all.iter()
+    }
+
+    /// The definitions our own kinds were read from.
+    pub fn crds(&self) -> &[CustomResourceDefinition] {
+        &self.crds
     }
 
     pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
@@ -76,5 +116,91 @@ impl Kinds {
 
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<Arc<Kind>> {
         self.all.iter().find(|k| k.group == group && k.version == version && k.kind == kind).cloned()
+    }
+
+    /// The kind of a typed object of ours or of a built-in.
+    pub fn of<K: kube::Resource<DynamicType = ()>>(&self) -> Option<Arc<Kind>> {
+        self.by_kind(&K::group(&()), &K::version(&()), &K::kind(&()))
+    }
+}
+
+/// Several served versions of one kind would need conversion, which is not there.
+fn from_crd(crd: &CustomResourceDefinition) -> Result<Kind, String> {
+    let spec = &crd.spec;
+    let mut served = spec.versions.iter().filter(|v| v.served);
+    let (Some(version), None) = (served.next(), served.next()) else {
+        return Err("spec.versions: exactly one served version is supported".to_owned());
+    };
+    let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
+    let schema = schema.ok_or("spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required")?;
+    let schema = serde_json::to_value(schema).map_err(|e| e.to_string())?;
+    let names = &spec.names;
+    let columns = version.additional_printer_columns.iter().flatten().map(|c| Column {
+        name: c.name.clone(),
+        type_: c.type_.clone(),
+        format: c.format.clone().unwrap_or_default(),
+        description: c.description.clone().unwrap_or_default(),
+        priority: c.priority.unwrap_or(0),
+        json_path: c.json_path.clone(),
+    });
+    Kind {
+        group: spec.group.clone(),
+        version: version.name.clone(),
+        kind: names.kind.clone(),
+        plural: names.plural.clone(),
+        singular: names.singular.clone().unwrap_or_else(|| names.kind.to_lowercase()),
+        list_kind: names.list_kind.clone().unwrap_or_else(|| format!("{}List", names.kind)),
+        short_names: names.short_names.clone().unwrap_or_default(),
+        categories: names.categories.clone().unwrap_or_default(),
+        namespaced: spec.scope == "Namespaced",
+        has_status: version.subresources.as_ref().is_some_and(|s| s.status.is_some()),
+        columns: columns.collect(),
+        selectable_fields: version.selectable_fields.iter().flatten().map(|f| f.json_path.clone()).collect(),
+        ..Kind::with_schema(schema)
+    }
+    .compiled()
+}
+
+impl Kind {
+    /// A kind with nothing but a schema: fill in the rest, then [`Kind::compiled`].
+    pub(super) fn with_schema(schema: Value) -> Self {
+        Self {
+            group: String::new(),
+            version: String::new(),
+            kind: String::new(),
+            plural: String::new(),
+            singular: String::new(),
+            list_kind: String::new(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: true,
+            has_status: false,
+            schema,
+            columns: Vec::new(),
+            selectable_fields: Vec::new(),
+            builtin: false,
+            view: false,
+            root: Node::default(),
+            rules: Rules::default(),
+        }
+    }
+
+    /// Reads the schema and compiles its rules.
+    pub(super) fn compiled(mut self) -> Result<Self, String> {
+        let mut root = Node::parse(&self.schema).map_err(|e| e.to_string())?;
+        let stated = root.properties.remove("metadata").unwrap_or_default();
+        let mut metadata = builtin::metadata_node()?;
+        // A schema may narrow the name; everything else about metadata is ours.
+        metadata.properties.extend(stated.properties);
+        metadata.rules = stated.rules;
+        root.properties.insert("metadata".to_owned(), metadata);
+        for name in ["apiVersion", "kind"] {
+            root.properties.entry(name.to_owned()).or_insert_with(Node::string);
+        }
+        let context =
+            RootContext { api_version: self.api_version(), api_group: self.group.clone(), kind: self.kind.clone() };
+        self.rules = Rules::compile(&self.schema, context)?;
+        self.root = root;
+        Ok(self)
     }
 }

@@ -3,19 +3,37 @@
 //!
 //! Every write of the process goes through [`Registry`]; nobody else holds the [`Store`](crate::store::Store) for writing.
 
+mod builtin;
+mod cel;
+mod delete;
 pub mod error;
+mod events;
+mod fields;
+pub mod ids;
 pub mod kinds;
+mod metadata;
+mod names;
+mod patch;
+mod read;
+mod schema;
 pub mod selector;
+#[cfg(test)]
+mod tests;
+mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use error::{ApiError, ApiResult, Cause, Reason};
+pub use ids::{Ids, RandomIds, SeededIds};
 pub use kinds::{Kind, Kinds};
-pub use selector::Selector;
+pub use selector::{Filtered, Selector};
 
-use crate::store::{Revision, Store, Version, Watch};
+use crate::{
+    runtime::clock::Clock,
+    store::{Revision, Store, StoreError, Version},
+};
 
 /// Where an object is, in a kind's own terms.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,6 +41,16 @@ pub struct ObjectName {
     /// None for cluster-scoped kinds.
     pub namespace: Option<String>,
     pub name: String,
+}
+
+impl ObjectName {
+    /// The name an object gives itself.
+    pub fn of(object: &Value) -> Self {
+        Self {
+            namespace: metadata::text(object, "namespace").map(str::to_owned),
+            name: metadata::text(object, "name").unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 /// What to do with unknown and duplicate fields of a body.
@@ -126,70 +154,104 @@ pub struct List {
 
 /// The one door to the store.
 pub struct Registry {
-    #[expect(dead_code)]
     store: Arc<dyn Store>,
+    kinds: RwLock<Arc<Kinds>>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    pages: read::Pages,
 }
 
-#[expect(unused_variables, clippy::unused_async)]
+/// Who writes what must exist.
+const SELF: &str = "gaia";
+
 impl Registry {
     /// Serves `kinds` over `store` and makes what must exist: the namespaces `default` and `kube-system`, and the
     /// CustomResourceDefinition objects of our own kinds.
     pub async fn open(
         store: Arc<dyn Store>,
         kinds: Kinds,
-        clock: Arc<dyn crate::runtime::clock::Clock>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
     ) -> ApiResult<Arc<Self>> {
-        unimplemented!()
+        let registry =
+            Arc::new(Self { store, kinds: RwLock::new(Arc::new(kinds)), clock, ids, pages: read::Pages::default() });
+        registry.make_namespaces().await?;
+        registry.make_definitions().await?;
+        Ok(registry)
     }
+
+    async fn make_namespaces(&self) -> ApiResult<()> {
+        let kind = self.builtin("", "Namespace")?;
+        for name in ["default", "kube-system"] {
+            let options = WriteOptions { field_manager: SELF.to_owned(), ..WriteOptions::default() };
+            match self.create(&kind, None, json!({"metadata": {"name": name}}), &options).await {
+                Ok(_) => {}
+                Err(error) if error.reason == Reason::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The definitions on disk may be those of an older binary: ours replace them.
+    async fn make_definitions(&self) -> ApiResult<()> {
+        let kind = self.builtin(builtin::EXTENSIONS, "CustomResourceDefinition")?;
+        let now = metadata::timestamp(self.clock.now());
+        for crd in self.kinds().crds() {
+            let definition = serde_json::to_value(crd).map_err(ApiError::internal)?;
+            let name = ObjectName::of(&definition);
+            let options = WriteOptions { field_manager: SELF.to_owned(), ..WriteOptions::default() };
+            match self.create(&kind, None, definition.clone(), &options).await {
+                Ok(_) => {}
+                Err(error) if error.reason == Reason::AlreadyExists => {
+                    self.update(&kind, &name, definition.clone(), &options).await?;
+                }
+                Err(error) => return Err(error),
+            }
+            let live = self.get(&kind, &name).await?;
+            if live.object["status"]["conditions"].is_array() {
+                continue;
+            }
+            let mut established = live.object.clone();
+            established["status"] = builtin::established(&definition, &now);
+            let options = WriteOptions { subresource: Subresource::Status, ..options };
+            self.update(&kind, &name, established, &options).await?;
+        }
+        Ok(())
+    }
+
+    fn builtin(&self, group: &str, kind: &str) -> ApiResult<Arc<Kind>> {
+        let found = self.kinds().by_kind(group, "v1", kind);
+        found.ok_or_else(|| ApiError::internal(format!("built-in kind {kind} is missing")))
+    }
+
+    /// The kind in whose form objects of `kind` are stored.
+    fn stored(&self, kind: &Kind) -> Arc<Kind> {
+        let group = if kind.view { "" } else { &kind.group };
+        let found = self.kinds().by_kind(group, &kind.version, &kind.kind);
+        found.expect("a Kind is only made by Kinds, and the registry serves what it was opened with")
+    }
+
     /// The kinds served now (CRDs may be added at run time later: take a fresh one per request).
     pub fn kinds(&self) -> Arc<Kinds> {
-        unimplemented!()
+        // Kinds are replaced whole: a panic elsewhere cannot have left them half done.
+        Arc::clone(&self.kinds.read().unwrap_or_else(PoisonError::into_inner))
     }
-    pub async fn get(&self, kind: &Kind, name: &ObjectName) -> ApiResult<Arc<Version>> {
-        unimplemented!()
-    }
-    /// `namespace: None` lists all namespaces (or a cluster-scoped kind).
-    pub async fn list(&self, kind: &Kind, namespace: Option<&str>, options: &ListOptions) -> ApiResult<List> {
-        unimplemented!()
-    }
-    /// A raw cursor of the kind: selectors are applied by [`selector::Filtered`], bookmarks are the server's.
-    pub async fn watch(&self, kind: &Kind, namespace: Option<&str>, from: Revision) -> ApiResult<Box<dyn Watch>> {
-        unimplemented!()
-    }
-    pub async fn create(
-        &self,
-        kind: &Kind,
-        namespace: Option<&str>,
-        object: Value,
-        options: &WriteOptions,
-    ) -> ApiResult<Written> {
-        unimplemented!()
-    }
-    /// Replaces (PUT). Without `metadata.resourceVersion` the last writer wins, as upstream for our kinds.
-    pub async fn update(
-        &self,
-        kind: &Kind,
-        name: &ObjectName,
-        object: Value,
-        options: &WriteOptions,
-    ) -> ApiResult<Written> {
-        unimplemented!()
-    }
-    /// Retries internally when another writer comes between, unless the patch itself names a resourceVersion.
-    pub async fn patch(
-        &self,
-        kind: &Kind,
-        name: &ObjectName,
-        patch: Patch,
-        options: &WriteOptions,
-    ) -> ApiResult<Written> {
-        unimplemented!()
-    }
-    pub async fn delete(&self, kind: &Kind, name: &ObjectName, options: &DeleteOptions) -> ApiResult<Deleted> {
-        unimplemented!()
-    }
+
     /// The store itself, for reading only (all-kinds watches of /ws/watch, revision).
     pub fn store(&self) -> &Arc<dyn Store> {
-        unimplemented!()
+        &self.store
+    }
+}
+
+/// What a client is told of a store's refusal.
+pub(crate) fn store_error(kind: &Kind, name: &str, error: StoreError) -> ApiError {
+    match error {
+        StoreError::AlreadyExists(_) => ApiError::already_exists(kind, name),
+        StoreError::NotFound(_) => ApiError::not_found(kind, name),
+        StoreError::Conflict(_) => ApiError::modified(kind, name),
+        StoreError::Expired { asked, oldest } => ApiError::too_old(asked, oldest),
+        StoreError::Future { asked, latest } => ApiError::too_large(asked, latest),
+        StoreError::Unavailable(_) | StoreError::Closed => ApiError::new(Reason::ServiceUnavailable, error.to_string()),
     }
 }

@@ -1,0 +1,66 @@
+//! Defaulting, and what happens to `null` where the schema does not allow it.
+
+use serde_json::Value;
+
+use super::Node;
+
+/// Fills in defaults of absent fields, and of nulls that are not allowed. A default below an absent object does not
+/// conjure the object up.
+pub fn apply_defaults(value: &mut Value, node: &Node) {
+    match value {
+        Value::Object(map) => {
+            for (name, field) in &node.properties {
+                let Some(default) = &field.default else { continue };
+                if map.get(name).is_none_or(|present| forbidden_null(present, field)) {
+                    map.insert(name.clone(), default.clone());
+                }
+            }
+            for (name, below) in map.iter_mut() {
+                if let Some(field) = node.field(name) {
+                    default_in_place(below, field);
+                    apply_defaults(below, field);
+                }
+            }
+        }
+        Value::Array(list) => {
+            if let Some(items) = &node.items {
+                for below in list {
+                    default_in_place(below, items);
+                    apply_defaults(below, items);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn default_in_place(value: &mut Value, node: &Node) {
+    if let (true, Some(default)) = (forbidden_null(value, node), &node.default) {
+        *value = default.clone();
+    }
+}
+
+/// Drops nulls that the schema does not allow and has no default for, as Go clients send them for absent fields.
+pub fn prune_nulls(value: &mut Value, node: &Node) {
+    match value {
+        Value::Object(map) => map.retain(|name, below| {
+            let Some(field) = node.field(name) else { return true };
+            if forbidden_null(below, field) && field.default.is_none() {
+                return false;
+            }
+            prune_nulls(below, field);
+            true
+        }),
+        Value::Array(list) => {
+            if let Some(items) = &node.items {
+                list.iter_mut().for_each(|below| prune_nulls(below, items));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A place that may be anything may be null too.
+fn forbidden_null(value: &Value, node: &Node) -> bool {
+    value.is_null() && !node.nullable && (node.type_.is_some() || node.int_or_string)
+}

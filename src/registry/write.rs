@@ -1,0 +1,290 @@
+//! The one pipeline every write goes through: prune → default → server-owned metadata → managed fields → validate →
+//! rules → put.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Registry, Subresource, WriteOptions, Written,
+    builtin, events, fields::FieldError, metadata, patch, schema, store_error,
+};
+use crate::store::{Key, Revision, StoreError, Version};
+
+/// Writes that do not insist on a revision start again when another writer comes between; more often than this and
+/// the client is told.
+const MAX_ATTEMPTS: usize = 16;
+
+impl Registry {
+    pub async fn create(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> ApiResult<Written> {
+        identify(kind, &mut object)?;
+        let namespace = agree_on_namespace(kind, namespace, &mut object)?;
+        let warnings = conform(kind, &mut object, options.field_validation, decoding_prefix(kind))?;
+        let stored = self.stored(kind);
+        if kind.view {
+            object = events::to_stored(object);
+            schema::apply_defaults(&mut object, &stored.root);
+        }
+        self.check_namespace(&stored, namespace.as_deref(), &object).await?;
+        metadata::prepare_create(&stored, &mut object, self.clock.now(), &*self.ids)?;
+        if let (true, Some(map)) = (kind.has_status, object.as_object_mut()) {
+            map.remove("status");
+        }
+        self.put_new(kind, &stored, namespace, object, options, warnings).await
+    }
+
+    /// The end of a create, shared with an apply that creates.
+    async fn put_new(
+        &self,
+        kind: &Kind,
+        stored: &Kind,
+        namespace: Option<String>,
+        mut object: Value,
+        options: &WriteOptions,
+        warnings: Vec<String>,
+    ) -> ApiResult<Written> {
+        builtin::complete(stored, &mut object);
+        check(stored, &object, None)?;
+        let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
+        let key = Key::new(&stored.group, &stored.plural, namespace.as_deref(), &name);
+        let version = if options.dry_run {
+            if self.store.get(&key).await.map_err(|e| store_error(stored, &name, e))?.is_some() {
+                return Err(ApiError::already_exists(kind, &name));
+            }
+            Arc::new(metadata::version(key, Revision(0), object))
+        } else {
+            self.store.create(key, object).await.map_err(|e| store_error(kind, &name, e))?
+        };
+        Ok(Written { version: events::shown(kind, version), created: true, warnings })
+    }
+
+    /// Replaces (PUT). Without `metadata.resourceVersion` the last writer wins, as upstream for our kinds.
+    pub async fn update(
+        &self,
+        kind: &Kind,
+        name: &ObjectName,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> ApiResult<Written> {
+        identify(kind, &mut object)?;
+        let namespace = agree_on_namespace(kind, name.namespace.as_deref(), &mut object)?;
+        let name = ObjectName { namespace, name: name.name.clone() };
+        if let Some(other) = metadata::text(&object, "name").filter(|n| *n != name.name) {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({other}) does not match the name on the URL ({})",
+                name.name
+            )));
+        }
+        let warnings = conform(kind, &mut object, options.field_validation, decoding_prefix(kind))?;
+        let object = if kind.view { events::to_stored(object) } else { object };
+        self.change(kind, &name, options, |_| Ok((object.clone(), warnings.clone()))).await
+    }
+
+    /// Retries internally when another writer comes between, unless the patch itself names a resourceVersion.
+    pub async fn patch(
+        &self,
+        kind: &Kind,
+        name: &ObjectName,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> ApiResult<Written> {
+        self.change(kind, name, options, |live| {
+            let before = events::shown_object(kind, live);
+            let mut after = patch::apply(kind, before, &patch)?;
+            identify(kind, &mut after)?;
+            let warnings = conform(kind, &mut after, options.field_validation, String::new())?;
+            Ok((if kind.view { events::to_stored(after) } else { after }, warnings))
+        })
+        .await
+    }
+
+    /// Reads, lets `edit` make the new object, and puts it; again when somebody else was faster. A body that names a
+    /// revision is held to it by [`metadata::restore`], also the second time.
+    pub(super) async fn change(
+        &self,
+        kind: &Kind,
+        name: &ObjectName,
+        options: &WriteOptions,
+        edit: impl Fn(&Value) -> ApiResult<(Value, Vec<String>)>,
+    ) -> ApiResult<Written> {
+        let stored = self.stored(kind);
+        for _ in 0..MAX_ATTEMPTS {
+            let live = self.live(kind, name).await?;
+            let (object, warnings) = edit(&live.object)?;
+            let object = self.prepare_update(&stored, &live.object, object, options)?;
+            match self.put_changed(&stored, &live, object, options).await {
+                Ok(version) => {
+                    return Ok(Written { version: events::shown(kind, version), created: false, warnings });
+                }
+                Err(StoreError::Conflict(_)) => {}
+                Err(error) => return Err(store_error(kind, &name.name, error)),
+            }
+        }
+        Err(ApiError::modified(kind, &name.name))
+    }
+
+    /// Everything between the client's wish and the put.
+    fn prepare_update(&self, kind: &Kind, live: &Value, object: Value, options: &WriteOptions) -> ApiResult<Value> {
+        let mut object = split(kind, live, object, options.subresource);
+        metadata::restore(kind, live, &mut object)?;
+        schema::prune_nulls(&mut object, &kind.root);
+        schema::apply_defaults(&mut object, &kind.root);
+        builtin::complete(kind, &mut object);
+        metadata::bump_generation(kind, live, &mut object);
+        check(kind, &object, Some(live))?;
+        Ok(object)
+    }
+
+    /// An unchanged object is not put: its revision stays. One that is being deleted goes with its last finalizer.
+    pub(super) async fn put_changed(
+        &self,
+        kind: &Kind,
+        live: &Arc<Version>,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Version>, StoreError> {
+        if object == live.object {
+            return Ok(Arc::clone(live));
+        }
+        if options.dry_run {
+            return Ok(Arc::new(metadata::version(live.key.clone(), live.revision, object)));
+        }
+        if metadata::is_deleting(&object) && !metadata::is_held(kind, &object) {
+            return self.store.delete(live.key.clone(), live.revision).await;
+        }
+        self.store.update(live.key.clone(), object, live.revision).await
+    }
+
+    async fn check_namespace(&self, kind: &Kind, namespace: Option<&str>, object: &Value) -> ApiResult<()> {
+        let Some(namespace) = namespace else { return Ok(()) };
+        let namespaces = self.kinds().by_plural("", "v1", "namespaces");
+        let namespaces = namespaces.ok_or_else(|| ApiError::internal("namespaces are not served"))?;
+        let found = self.live(&namespaces, &ObjectName { namespace: None, name: namespace.to_owned() }).await?;
+        if !metadata::is_deleting(&found.object) {
+            return Ok(());
+        }
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let name = metadata::text(object, "name").unwrap_or_default();
+        Err(ApiError::forbidden(kind, name, why).with_cause(super::Cause {
+            reason: "NamespaceTerminating",
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        }))
+    }
+}
+
+/// The body must be an object of this kind; one that does not say is taken to be.
+fn identify(kind: &Kind, object: &mut Value) -> ApiResult<()> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(ApiError::bad_request("the body must be an object"));
+    };
+    let said = |map: &Map<String, Value>, field: &str| map.get(field).and_then(Value::as_str).map(str::to_owned);
+    if let Some(said) = said(map, "kind").filter(|k| *k != kind.kind) {
+        let message = format!("the kind in the data ({said}) does not match the expected kind ({})", kind.kind);
+        return Err(ApiError::bad_request(message));
+    }
+    let expected = kind.api_version();
+    if let Some(said) = said(map, "apiVersion").filter(|v| *v != expected) {
+        let message =
+            format!("the API version in the data ({said}) does not match the expected API version ({expected})");
+        return Err(ApiError::bad_request(message));
+    }
+    map.insert("kind".to_owned(), json!(kind.kind));
+    map.insert("apiVersion".to_owned(), json!(expected));
+    if !map.get("metadata").is_none_or(|m| m.is_object() || m.is_null()) {
+        return Err(ApiError::bad_request("metadata must be an object"));
+    }
+    Ok(())
+}
+
+/// The namespace of the path and that of the body must be the same; either may be silent.
+fn agree_on_namespace(kind: &Kind, path: Option<&str>, object: &mut Value) -> ApiResult<Option<String>> {
+    let body = metadata::text(object, "namespace").map(str::to_owned);
+    if !kind.namespaced {
+        return match body {
+            Some(_) => Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )),
+            None => Ok(None),
+        };
+    }
+    let namespace = match (path, body) {
+        (Some(path), Some(body)) if path != body => {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        (Some(path), _) => path.to_owned(),
+        (None, Some(body)) => body,
+        (None, None) => return Err(ApiError::bad_request("an empty namespace may not be set during creation")),
+    };
+    if let Some(metadata) = metadata::map_at(object, &["metadata"]) {
+        metadata.insert("namespace".to_owned(), json!(namespace));
+    }
+    Ok(Some(namespace))
+}
+
+fn decoding_prefix(kind: &Kind) -> String {
+    format!("{} in version {:?} cannot be handled as a {}: ", kind.kind, kind.version, kind.kind)
+}
+
+/// Prunes and defaults; answers the warnings.
+fn conform(kind: &Kind, object: &mut Value, validation: FieldValidation, prefix: String) -> ApiResult<Vec<String>> {
+    let unknown = schema::prune(object, &kind.root);
+    let complaints: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    let warnings = match validation {
+        FieldValidation::Strict if !complaints.is_empty() => {
+            let listed = complaints.join(", ");
+            return Err(ApiError::bad_request(format!("{prefix}strict decoding error: {listed}")));
+        }
+        FieldValidation::Warn => complaints,
+        FieldValidation::Strict | FieldValidation::Ignore => Vec::new(),
+    };
+    schema::prune_nulls(object, &kind.root);
+    schema::apply_defaults(object, &kind.root);
+    Ok(warnings)
+}
+
+/// The half that this endpoint may not change is the stored one.
+fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource) -> Value {
+    let copy = |from: &Value, to: &mut Value, field: &str| {
+        let Some(map) = to.as_object_mut() else { return };
+        match from.get(field) {
+            Some(value) => map.insert(field.to_owned(), value.clone()),
+            None => map.remove(field),
+        };
+    };
+    match subresource {
+        Subresource::Main => {
+            if kind.has_status {
+                copy(live, &mut object, "status");
+            }
+            object
+        }
+        Subresource::Status => {
+            let mut changed = live.clone();
+            copy(&object, &mut changed, "status");
+            for field in ["uid", "resourceVersion"] {
+                copy(&object["metadata"], &mut changed["metadata"], field);
+            }
+            changed
+        }
+    }
+}
+
+/// Structure first; rules only on what has the right shape, as they may assume it.
+fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> ApiResult<()> {
+    let name = metadata::text(object, "name").unwrap_or_default();
+    let mut errors: Vec<FieldError> = metadata::validate(kind, object, old);
+    errors.extend(schema::validate(object, &kind.root));
+    if errors.is_empty() {
+        errors = kind.rules.check(object, old, &kind.root);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind, name, errors)) }
+}
