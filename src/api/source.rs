@@ -5,7 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where desired state is read from. `gaia serve --desired DIR` keeps one named `desired`.
+/// Where desired state is read from. `gaia serve --desired DIR` keeps one named `desired`. Deleting a Source leaves its
+/// objects as they are: nothing keeps them so any longer.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "gaia.dev",
@@ -25,11 +26,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.directory.startsWith('/')").message("must be an absolute path").field_path(".directory"))]
 pub struct SourceSpec {
     /// Absolute path of a directory of this host.
     #[schemars(length(min = 1))]
     pub directory: String,
-    /// Delete what the files no longer name.
+    /// Delete what the files no longer name. Never while a file cannot be read or a document is invalid.
     #[serde(default = "yes")]
     pub prune: bool,
     /// Read nothing, change nothing.
@@ -59,6 +61,9 @@ pub struct SourceStatus {
     pub applied_revision: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_at: Option<Time>,
+    /// Which directory it was (device and inode) when it last had files. Another one that is empty is not believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_identity: Option<String>,
     #[serde(default)]
     pub files: u32,
     #[serde(default)]
@@ -95,4 +100,33 @@ pub struct FileError {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     pub message: String,
+}
+
+/// Why a Source is (not) Ready; also the reason of its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+pub enum SourceReason {
+    /// Every object is as the files say.
+    Applied,
+    /// A file, a document or an object in it is wrong. The others are applied, nothing is deleted.
+    InvalidFiles,
+    /// Nothing is known about the files: nothing is changed.
+    DirectoryUnreadable,
+    /// No files where there were some, and not certainly the same directory: nothing is deleted.
+    EmptyDirectory,
+    /// The server did not take an object for a reason that is not the file's.
+    ApplyFailed,
+    /// `spec.suspend`.
+    Suspended,
+    /// What the files no longer name is being deleted.
+    Pruning,
+    /// Somebody changed what a file states; it was set back.
+    FieldsReverted,
+    /// Somebody deleted what a file states; it was made again.
+    ObjectRestored,
+}
+
+impl SourceReason {
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }

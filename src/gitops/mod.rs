@@ -1,1 +1,78 @@
-//! (skeleton)
+//! Files in: every [`Source`](crate::api::source::Source) names a directory, and the objects its files state are kept as they state it.
+//!
+//! What a file states, the file owns (server-side apply as manager `gitops`): a change by anyone else is set back, with a
+//! warning that names file and line. What files leave out stays with whoever writes it. What files no longer name is
+//! deleted, under these rules:
+//!
+//! * Absence counts only when everything was read and everything is valid: one broken file stops all deleting, not the
+//!   applying of the others.
+//! * A directory that cannot be read says nothing. An empty one is believed only if it is the very directory (device and
+//!   inode) that had files before; otherwise it may be an unmounted disk, and any file in it, even one with only a
+//!   comment, says that it is meant.
+//! * Only objects of the inventory that still carry our fields are deleted.
+//! * Deleting the Source itself leaves its objects alone. To remove them, remove their files first.
+//!
+//! | file | question |
+//! |---|---|
+//! | [`files`] | what is in a directory, and when does it change |
+//! | [`parse`] | which values, on which lines |
+//! | [`load`] | which objects, and what is wrong |
+//! | [`diff`] | what to apply, what to delete |
+//! | [`apply`] | one document into the registry |
+//! | [`sync`] | one pass |
+//! | [`status`] | what a pass says |
+//! | [`watch`] | who changed our objects |
+//! | [`run`] | when to pass |
+
+pub mod apply;
+pub mod diff;
+pub mod files;
+pub mod load;
+pub mod parse;
+pub mod run;
+pub mod status;
+pub mod sync;
+pub mod watch;
+
+use std::path::Path;
+
+use serde_json::json;
+
+pub use self::{
+    apply::apply_documents,
+    load::LoadedFiles,
+    run::spawn,
+    sync::{Gitops, Next, Syncer},
+};
+use crate::registry::{ApiError, ApiResult, Kinds, ObjectName, Patch, Reason, Registry, WriteOptions};
+
+/// The Source that `gaia serve --desired DIR` keeps.
+pub const DESIRED: &str = "desired";
+
+/// Reads a directory once, for `gaia plan`: the same rules as the live syncer.
+pub fn load_directory(directory: &Path, kinds: &Kinds) -> LoadedFiles {
+    let listing = files::real::read_once(directory);
+    let mut loaded = load::load(&listing, kinds);
+    if let Err(why) = listing.root {
+        let message = format!("{} {why}", directory.display());
+        loaded.errors.push(crate::api::source::FileError { file: ".".to_owned(), line: None, message });
+    }
+    loaded
+}
+
+/// Makes the Source `desired` point at `directory`. Its other fields stay as they are.
+pub async fn ensure_desired(registry: &Registry, directory: &Path) -> ApiResult<()> {
+    let directory = std::path::absolute(directory)
+        .map_err(|error| ApiError::new(Reason::BadRequest, format!("{}: {error}", directory.display())))?;
+    let kind = registry
+        .kinds()
+        .by_kind(crate::api::GROUP, crate::api::VERSION, "Source")
+        .ok_or_else(|| ApiError::new(Reason::NotFound, "the kind Source is not served"))?;
+    let object = json!({
+        "apiVersion": format!("{}/{}", crate::api::GROUP, crate::api::VERSION), "kind": "Source",
+        "metadata": {"name": DESIRED}, "spec": {"directory": directory},
+    });
+    let options = WriteOptions { field_manager: "gaia".to_owned(), force: true, ..WriteOptions::default() };
+    let name = ObjectName { namespace: None, name: DESIRED.to_owned() };
+    registry.patch(&kind, &name, Patch::Apply(object), &options).await.map(|_| ())
+}

@@ -1,0 +1,98 @@
+//! One document into the registry, by server-side apply; and what the registry says about it, by file and line.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::load::{Document, LoadedFiles, ObjectId};
+use crate::{
+    api::source::FileError,
+    registry::{ApiError, ApiResult, Kind, ObjectName, Patch, Reason, Registry, WriteOptions, Written},
+};
+
+/// Who owns the fields that files state.
+pub const MANAGER: &str = "gitops";
+
+/// What became of a document.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    pub written: Written,
+    /// There was a version before, and it is not the one that is there now.
+    pub changed: bool,
+    /// Fields that had another value from another manager, as the registry named them.
+    pub taken: Vec<String>,
+}
+
+/// Applies every document in order. With `dry_run` the registry only says what it would do.
+pub async fn apply_documents(registry: &Registry, loaded: &LoadedFiles, dry_run: bool) -> Vec<ApiResult<Applied>> {
+    let mut out = Vec::with_capacity(loaded.documents.len());
+    for document in &loaded.documents {
+        out.push(apply_document(registry, document, dry_run).await);
+    }
+    out
+}
+
+/// Asks first without force, so that a change by somebody else can be named, then takes the fields.
+pub async fn apply_document(registry: &Registry, document: &Document, dry_run: bool) -> ApiResult<Applied> {
+    let kind = kind_of(registry, &document.id, Some(&document.version))
+        .ok_or_else(|| ApiError::new(Reason::NotFound, format!("{} is no longer a kind here", document.id.kind)))?;
+    let name = name_of(&document.id);
+    let before = match registry.get(&kind, &name).await {
+        Ok(version) => Some(version.revision),
+        Err(error) if error.reason == Reason::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let options = WriteOptions { field_manager: MANAGER.to_owned(), dry_run, ..WriteOptions::default() };
+    let patch = || Patch::Apply(document.object.clone());
+    let (written, taken) = match registry.patch(&kind, &name, patch(), &options).await {
+        Err(error) if error.reason == Reason::Conflict => {
+            let forced = WriteOptions { force: true, ..options };
+            (registry.patch(&kind, &name, patch(), &forced).await?, conflicts(&error))
+        }
+        written => (written?, Vec::new()),
+    };
+    let changed = before.is_some_and(|before| before != written.version.revision);
+    Ok(Applied { written, changed, taken })
+}
+
+/// A kind that is served, in the given version or any.
+pub fn kind_of(registry: &Registry, id: &ObjectId, version: Option<&str>) -> Option<Arc<Kind>> {
+    let kinds = registry.kinds();
+    let exact = version.and_then(|version| kinds.by_kind(&id.group, version, &id.kind));
+    exact.or_else(|| kinds.iter().find(|kind| kind.group == id.group && kind.kind == id.kind).cloned())
+}
+
+pub fn name_of(id: &ObjectId) -> ObjectName {
+    ObjectName { namespace: id.namespace.clone(), name: id.name.clone() }
+}
+
+/// Whether the object carries fields that files stated. One that does not was made anew by somebody else.
+pub fn is_ours(object: &Value) -> bool {
+    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    entries
+        .is_some_and(|entries| entries.iter().any(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply"))
+}
+
+/// Why the registry refused a document, one entry a field, each on the line of its field where it has one.
+pub fn file_errors(document: &Document, error: &ApiError) -> Vec<FileError> {
+    let at = |line: Option<u32>, message: String| FileError {
+        file: document.file.clone(),
+        line: Some(line.unwrap_or(document.line)),
+        message: format!("{}: {message}", document.id),
+    };
+    let causes: Vec<_> = error.details.iter().flat_map(|details| &details.causes).collect();
+    if error.reason == Reason::Invalid && !causes.is_empty() {
+        let line = |field: &str| document.lines.nearest(field);
+        return causes.iter().map(|c| at(line(&c.field), format!("{}: {}", c.field, c.message))).collect();
+    }
+    // Unknown fields are quoted in the message: `unknown field "spec.imge"`.
+    let quoted = error.message.split('"').skip(1).step_by(2);
+    let line = quoted.into_iter().find_map(|field| document.lines.exact(field));
+    vec![at(line, error.message.clone())]
+}
+
+fn conflicts(error: &ApiError) -> Vec<String> {
+    let causes = error.details.iter().flat_map(|details| &details.causes);
+    let named: Vec<_> = causes.map(|c| format!("{} ({})", c.field.trim_start_matches('.'), c.message)).collect();
+    if named.is_empty() { vec![error.message.clone()] } else { named }
+}

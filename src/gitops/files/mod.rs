@@ -1,0 +1,71 @@
+//! How files are reached: a trait, the real file system beneath it, a simulated one beside it.
+
+pub mod real;
+mod scan;
+pub mod simulated;
+
+use std::path::Path;
+
+use futures::future::BoxFuture;
+
+/// Where directories are.
+pub trait Files: Send + Sync + 'static {
+    /// It need not exist: that is for [`Directory::read`] to find out, each time.
+    fn open(&self, directory: &Path) -> Box<dyn Directory>;
+}
+
+/// One directory tree, read and watched.
+pub trait Directory: Send + Sync {
+    /// Everything under the directory now.
+    fn read(&mut self) -> BoxFuture<'_, Listing>;
+
+    /// Completes when something may have changed since the last `read` began, also when nothing has. A hint: not every
+    /// file system tells. Cancel-safe.
+    fn changed(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// What was found in a directory tree. Only desired files are in it: `.yaml`, `.yml` and `.json`, not hidden.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// Which directory it was, or why it could not be read.
+    pub root: Result<Identity, String>,
+    /// By path.
+    pub files: Vec<File>,
+    /// Places that could not be read.
+    pub problems: Vec<Problem>,
+}
+
+impl Listing {
+    pub fn unreadable(why: impl Into<String>) -> Self {
+        Self { root: Err(why.into()), files: Vec::new(), problems: Vec::new() }
+    }
+
+    /// Everything was read: what is not here is not there.
+    pub fn is_complete(&self) -> bool {
+        self.root.is_ok() && self.problems.is_empty()
+    }
+}
+
+/// Tells a directory from another one of the same path: device and inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity(pub String);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Relative to the directory, with `/`.
+    pub path: String,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub path: String,
+    pub message: String,
+}
+
+/// Whether an entry of a directory is a desired file, by its name. Left out: hidden ones (`..data` of a mounted
+/// ConfigMap, `.#x` locks and `.x.swp` of editors), backups (`x.yaml~`), and whatever is not called YAML or JSON.
+pub fn is_desired(name: &str) -> bool {
+    let extension = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).map(|(_, extension)| extension);
+    !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
+}

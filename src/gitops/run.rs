@@ -1,0 +1,193 @@
+//! When to pass: at start, when a file changes, when somebody changes an object, when the Source changes, and every
+//! `spec.intervalSeconds` because any of these may have gone unheard.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kube::{ResourceExt, runtime::watcher::Event};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{
+    apply::MANAGER,
+    sync::{Gitops, Next, Syncer},
+    watch::{ObjectChanges, watched},
+};
+use crate::{
+    api::source::Source,
+    runtime::{
+        backoff::{Backoff, seed_of},
+        objects::Objects,
+        registry_objects::RegistryObjects,
+        supervisor::{Stage, Supervisor},
+    },
+};
+
+/// One save of an editor is several changes.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+/// The Source could not be read or written.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+/// Somebody undoes what we do, again and again: give way a little more each time.
+const FIGHT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(5));
+/// Peace for so long, and the fight is over.
+const PEACE: Duration = Duration::from_secs(10);
+/// No Source: only its coming back wakes.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Keeps every Source until shutdown.
+pub fn spawn(supervisor: &mut Supervisor, gitops: Gitops) {
+    supervisor.spawn(Stage::Intake, "gitops", |cancel| run(gitops, cancel));
+}
+
+/// One task for each Source that ever was; one of a deleted Source sleeps, so that a name never has two.
+pub async fn run(gitops: Gitops, cancel: CancellationToken) -> Result<(), Infallible> {
+    let objects = RegistryObjects { registry: gitops.registry.clone(), field_manager: MANAGER };
+    let mut sources = objects.watch::<Source>();
+    let mut tasks = JoinSet::new();
+    let mut known: BTreeMap<String, (Option<Seen>, Arc<Notify>)> = BTreeMap::new();
+    loop {
+        // All arms are cancel-safe: a token, a stream, and `join_next`, which loses no task.
+        let event = tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            Some(ended) = tasks.join_next() => {
+                // A task ends only at shutdown, or by a panic, which is the process's end too.
+                if let Err(panic) = ended && panic.is_panic() {
+                    std::panic::resume_unwind(panic.into_panic());
+                }
+                continue;
+            }
+            event = sources.next() => event,
+        };
+        let (source, seen) = match event {
+            Some(Event::Apply(source) | Event::InitApply(source)) => {
+                let seen = Seen::of(&source);
+                (source, Some(seen))
+            }
+            Some(Event::Delete(source)) => (source, None),
+            Some(Event::Init | Event::InitDone) => continue,
+            // The store is closed: shutdown is near.
+            None => {
+                cancel.cancelled().await;
+                break;
+            }
+        };
+        match known.entry(source.name_any()) {
+            Entry::Vacant(vacant) => {
+                let wake = Arc::new(Notify::new());
+                tasks.spawn(cancel.clone().run_until_cancelled_owned(keep(
+                    gitops.clone(),
+                    source.name_any(),
+                    wake.clone(),
+                )));
+                vacant.insert((seen, wake));
+            }
+            Entry::Occupied(mut occupied) => {
+                let (last, wake) = occupied.get_mut();
+                // Our own status writes are no news.
+                if *last != seen {
+                    wake.notify_one();
+                }
+                *last = seen;
+            }
+        }
+    }
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// What of a Source a pass depends on; setting the deletion timestamp counts the generation up.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    uid: Option<String>,
+    generation: Option<i64>,
+}
+
+impl Seen {
+    fn of(source: &Source) -> Self {
+        Self { uid: source.uid(), generation: source.metadata.generation }
+    }
+}
+
+/// Passes over one Source for ever. May be dropped anywhere: a pass that is cut short is a crash, which passes survive.
+async fn keep(gitops: Gitops, name: String, wake: Arc<Notify>) {
+    let mut changes = ObjectChanges::new(gitops.registry.clone());
+    let mut syncer = Syncer::new(gitops.clone(), name.clone());
+    let mut failures = 0;
+    let mut fight = Fight::default();
+    loop {
+        if let Err(error) = changes.begin().await {
+            warn!(source = %name, %error, "changes of objects are not heard for now");
+        }
+        let wait = match syncer.sync_once().await {
+            Ok(Next::After(wait)) => {
+                failures = 0;
+                wait
+            }
+            Ok(Next::Gone) => IDLE,
+            Err(error) => {
+                failures += 1;
+                error!(source = %name, %error, failures, "the source could not be kept");
+                RETRY.delay(failures - 1, seed_of(&name))
+            }
+        };
+        let watched = watched(&gitops.registry, syncer.applied());
+        // All arms are cancel-safe: notifications keep their permit, the cursor reads nothing when dropped.
+        tokio::select! {
+            biased;
+            () = wake.notified() => {}
+            () = syncer.files_changed() => sleep(DEBOUNCE).await,
+            () = changes.next(&watched) => sleep(fight.another_round()).await,
+            () = sleep(wait) => {}
+        }
+    }
+}
+
+/// How often in a row somebody undid our work.
+#[derive(Debug, Default)]
+struct Fight {
+    rounds: u32,
+    last: Option<Instant>,
+}
+
+impl Fight {
+    /// How long to wait before setting things right again; nothing the first few times.
+    fn another_round(&mut self) -> Duration {
+        let now = Instant::now();
+        let peace = self.last.is_none_or(|last| now.duration_since(last) > PEACE);
+        self.rounds = if peace { 0 } else { self.rounds.saturating_add(1) };
+        self.last = Some(now);
+        match self.rounds {
+            0..3 => Duration::ZERO,
+            rounds => FIGHT.without_jitter(rounds - 3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_way_in_a_fight_and_forgets_it_in_peace() {
+        let mut fight = Fight::default();
+        let waits: Vec<_> = (0..12).map(|_| fight.another_round()).collect();
+        assert_eq!(waits[..3], [Duration::ZERO; 3]);
+        assert!(
+            waits[3..].is_sorted() && waits[3] > Duration::ZERO && waits[11] >= Duration::from_secs(1),
+            "{waits:?}"
+        );
+        tokio::time::advance(PEACE + Duration::from_secs(1)).await;
+        assert_eq!(fight.another_round(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,123 @@
+//! What a pass found, as the status of its Source. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::{
+    condition::{self, ConditionStatus, READY, RECONCILING},
+    source::{FileError, InventoryEntry, SourceReason, SourceStatus},
+};
+
+/// More errors than these are only counted.
+const MOST_ERRORS: usize = 100;
+
+/// How a pass ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Suspended,
+    Unreadable { why: String, directory: String },
+    Read(Box<Read>),
+}
+
+/// The directory was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    pub directory_identity: Option<String>,
+    pub files: usize,
+    /// Objects that are as their files say.
+    pub objects: usize,
+    pub revision: String,
+    pub inventory: Vec<InventoryEntry>,
+    pub errors: Vec<FileError>,
+    /// The errors are (in part) the server's, not the files'.
+    pub server_failed: bool,
+    /// Named by no file and still there, because the directory is empty and perhaps the wrong one.
+    pub empty_directory: bool,
+    /// On their way out.
+    pub pruning: usize,
+}
+
+/// The status after a pass. Equal input and equal `before` give an equal status, whatever the time.
+pub fn status(before: &SourceStatus, outcome: Outcome, generation: Option<i64>, now: Timestamp) -> SourceStatus {
+    let mut status = before.clone();
+    let now = Time(now);
+    status.observed_generation = generation;
+    let (ready, reason, message) = match outcome {
+        Outcome::Suspended => {
+            (ConditionStatus::Unknown, SourceReason::Suspended, "nothing is read and nothing changed".to_owned())
+        }
+        Outcome::Unreadable { why, directory } => {
+            status.errors = vec![FileError { file: ".".to_owned(), line: None, message: format!("{directory} {why}") }];
+            let message = format!("{directory} {why}; everything is left as it is");
+            (ConditionStatus::False, SourceReason::DirectoryUnreadable, message)
+        }
+        Outcome::Read(read) => {
+            let verdict = verdict(&read);
+            take(&mut status, *read, verdict.0 == ConditionStatus::True, &now);
+            verdict
+        }
+    };
+    condition::set(&mut status.conditions, READY, ready, reason.as_str(), message, generation, &now);
+    status
+}
+
+fn verdict(read: &Read) -> (ConditionStatus, SourceReason, String) {
+    let (objects, files) = (read.objects, read.files);
+    match read.errors.first() {
+        Some(first) => {
+            let reason = if read.server_failed { SourceReason::ApplyFailed } else { SourceReason::InvalidFiles };
+            let more = match read.errors.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            (
+                ConditionStatus::False,
+                reason,
+                format!("{}{more}; nothing is deleted until this is mended", describe(first)),
+            )
+        }
+        None if read.empty_directory => {
+            let message = "the directory is empty and not certainly the one the objects came from: nothing is deleted. \
+                           Put a file there, even one with only a comment, to say that it is";
+            (ConditionStatus::False, SourceReason::EmptyDirectory, message.to_owned())
+        }
+        None => (ConditionStatus::True, SourceReason::Applied, format!("{objects} objects from {files} files")),
+    }
+}
+
+fn take(status: &mut SourceStatus, read: Read, ready: bool, now: &Time) {
+    if ready && status.applied_revision.as_ref() != Some(&read.revision) {
+        status.applied_revision = Some(read.revision);
+        status.applied_at = Some(now.clone());
+    }
+    status.directory_identity = read.directory_identity;
+    status.files = u32::try_from(read.files).unwrap_or(u32::MAX);
+    status.objects = u32::try_from(read.objects).unwrap_or(u32::MAX);
+    status.inventory = read.inventory;
+    status.errors = bounded(read.errors);
+    if read.pruning > 0 {
+        let (type_, reason) = (RECONCILING, SourceReason::Pruning.as_str());
+        let message = format!("{} objects are being deleted", read.pruning);
+        let generation = status.observed_generation;
+        condition::set(&mut status.conditions, type_, ConditionStatus::True, reason, message, generation, now);
+    } else {
+        condition::clear(&mut status.conditions, RECONCILING);
+    }
+}
+
+fn bounded(mut errors: Vec<FileError>) -> Vec<FileError> {
+    let more = errors.len().saturating_sub(MOST_ERRORS);
+    if more > 0 {
+        errors.truncate(MOST_ERRORS);
+        errors.push(FileError { file: ".".to_owned(), line: None, message: format!("and {more} more errors") });
+    }
+    errors
+}
+
+/// `stack/core.yaml:12: what is wrong`
+pub fn describe(error: &FileError) -> String {
+    match error.line {
+        Some(line) => format!("{}:{line}: {}", error.file, error.message),
+        None => format!("{}: {}", error.file, error.message),
+    }
+}

@@ -1,0 +1,400 @@
+//! One pass over one Source: read, compare, apply, prune, report.
+//!
+//! 1. Read the Source and its directory. Unreadable: report, change nothing.
+//! 2. Store the inventory: everything applied before and everything about to be applied.
+//! 3. Apply every valid document, namespaces first.
+//! 4. If nothing at all is wrong, read the directory once more, and if it still says the same, delete what it no longer
+//!    names. (A file that moves while a tree is read can be missed; twice the same way it cannot.)
+//! 5. Store the status: what was applied, what is wrong, the inventory without what is gone.
+//!
+//! A crash anywhere is followed by the same pass from the beginning: the inventory names everything that may have been
+//! applied, and applying again changes nothing.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Resource, ResourceExt};
+use serde_json::Value;
+use tracing::{info, warn};
+
+use super::{
+    apply::{Applied, apply_document, file_errors, is_ours, kind_of, name_of},
+    diff::{EmptyDirectory, Plan, Prune, diff},
+    files::{Directory, Files, Listing},
+    load::{Document, LoadedFiles, ObjectId, load, order},
+    status::{Outcome, Read, describe, status},
+};
+use crate::{
+    api::source::{FileError, InventoryEntry, Source, SourceReason, SourceStatus},
+    registry::{ApiError, ApiResult, DeleteOptions, Deleted, ObjectName, Reason, Registry},
+    runtime::{
+        clock::Clock,
+        events::{Note, Recorder},
+        objects::Objects,
+        registry_objects::RegistryObjects,
+    },
+    store::Revision,
+};
+
+/// After a pass that found the files changing under it, or that made a kind known.
+const AGAIN: Duration = Duration::from_millis(20);
+/// A failure of the server, not of the files, is tried again.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// Other writers of the Source's metadata may come between so often.
+const STATUS_ATTEMPTS: usize = 5;
+
+/// What all Sources share.
+#[derive(Clone)]
+pub struct Gitops {
+    pub registry: Arc<Registry>,
+    pub recorder: Recorder,
+    pub clock: Arc<dyn Clock>,
+    pub files: Arc<dyn Files>,
+}
+
+/// When to look again, if nothing happens before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    After(Duration),
+    /// There is no such Source, or it is on its way out.
+    Gone,
+}
+
+/// Keeps the objects of one Source as its files say. What it remembers only spares events and looks: a new one does the
+/// same.
+pub struct Syncer {
+    gitops: Gitops,
+    name: String,
+    directory: Option<(String, Box<dyn Directory>)>,
+    applied: BTreeMap<ObjectId, Remembered>,
+}
+
+/// What this process applied last.
+#[derive(Debug, Clone, PartialEq)]
+struct Remembered {
+    wish: Value,
+    revision: Revision,
+}
+
+impl Syncer {
+    pub fn new(gitops: Gitops, name: impl Into<String>) -> Self {
+        Self { gitops, name: name.into(), directory: None, applied: BTreeMap::new() }
+    }
+
+    /// One pass. An error means that the Source itself could not be read or written: try again later.
+    pub async fn sync_once(&mut self) -> ApiResult<Next> {
+        let Some(source) = self.source().await? else {
+            self.directory = None;
+            self.applied.clear();
+            return Ok(Next::Gone);
+        };
+        let interval = Duration::from_secs(u64::from(source.spec.interval_seconds.max(1)));
+        if source.spec.suspend {
+            self.report(&source, Outcome::Suspended).await?;
+            return Ok(Next::After(interval));
+        }
+        let listing = self.read(&source.spec.directory).await;
+        if let Err(why) = &listing.root {
+            let directory = source.spec.directory.clone();
+            self.report(&source, Outcome::Unreadable { why: why.clone(), directory }).await?;
+            return Ok(Next::After(interval));
+        }
+        self.take_over(&source, listing, interval).await
+    }
+
+    async fn take_over(&mut self, source: &Source, listing: Listing, interval: Duration) -> ApiResult<Next> {
+        let before = source.status.clone().unwrap_or_default();
+        let known = before.directory_identity.as_deref();
+        let empty = EmptyDirectory::of(&listing, known);
+        let loaded = load(&listing, &self.gitops.registry.kinds());
+        let plan = diff(&loaded, &before.inventory, empty, source.spec.prune);
+
+        let source = &self.remember_inventory(source, &before, &plan).await?;
+        let applies = self.apply(&loaded).await;
+        let mut errors = loaded.errors.clone();
+        errors.extend(applies.errors);
+        let surplus = match self.surplus(source, &listing, &plan, &mut errors).await {
+            Some(surplus) => surplus,
+            None => return Ok(Next::After(AGAIN)),
+        };
+
+        let now_identity = listing.root.as_ref().ok().map(|identity| identity.0.clone());
+        let read = Read {
+            directory_identity: if listing.files.is_empty() { before.directory_identity } else { now_identity },
+            files: listing.files.len(),
+            objects: applies.done,
+            revision: loaded.revision(),
+            inventory: inventory(&loaded, &surplus),
+            server_failed: applies.server_failed,
+            empty_directory: plan.prune == Prune::UnknownEmptyDirectory && !surplus.left.is_empty(),
+            pruning: surplus.pending,
+            errors,
+        };
+        self.report(source, Outcome::Read(Box::new(read))).await?;
+        Ok(Next::After(match (applies.new_kinds, applies.server_failed) {
+            (true, _) => AGAIN,
+            (false, true) => AFTER_FAILURE.min(interval),
+            (false, false) => interval,
+        }))
+    }
+
+    /// Completes when a file may have changed; never while there is no directory. Cancel-safe.
+    pub async fn files_changed(&mut self) {
+        match &mut self.directory {
+            Some((_, directory)) => directory.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What was applied, and the revision each object had then: a later one is somebody else's.
+    pub fn applied(&self) -> impl Iterator<Item = (&ObjectId, Revision)> {
+        self.applied.iter().map(|(id, remembered)| (id, remembered.revision))
+    }
+
+    fn objects(&self) -> RegistryObjects {
+        RegistryObjects { registry: self.gitops.registry.clone(), field_manager: super::apply::MANAGER }
+    }
+
+    async fn source(&self) -> ApiResult<Option<Source>> {
+        let name = ObjectName { namespace: None, name: self.name.clone() };
+        let source = self.objects().get::<Source>(&name).await?;
+        Ok(source.filter(|source| source.metadata.deletion_timestamp.is_none()).map(|source| (*source).clone()))
+    }
+
+    async fn read(&mut self, path: &str) -> Listing {
+        if self.directory.as_ref().is_none_or(|(open, _)| open != path) {
+            self.directory = Some((path.to_owned(), self.gitops.files.open(Path::new(path))));
+        }
+        match &mut self.directory {
+            Some((_, directory)) => directory.read().await,
+            None => unreachable!("it was opened right above"),
+        }
+    }
+
+    /// Stored before anything is applied.
+    async fn remember_inventory(&self, source: &Source, before: &SourceStatus, plan: &Plan) -> ApiResult<Source> {
+        if before.inventory == plan.inventory {
+            return Ok(source.clone());
+        }
+        let inventory = plan.inventory.clone();
+        self.write(source, SourceStatus { inventory, ..before.clone() }).await
+    }
+
+    async fn apply(&mut self, loaded: &LoadedFiles) -> Applies {
+        let mut out = Applies::default();
+        for document in &loaded.documents {
+            match apply_document(&self.gitops.registry, document, false).await {
+                Ok(applied) => {
+                    out.done += 1;
+                    out.new_kinds |= applied.written.created && order(&document.id) == 1;
+                    self.tell_drift(document, &applied);
+                    let revision = applied.written.version.revision;
+                    self.applied.insert(document.id.clone(), Remembered { wish: document.object.clone(), revision });
+                }
+                Err(error) => {
+                    out.server_failed |= is_servers(&error);
+                    out.errors.extend(file_errors(document, &error));
+                }
+            }
+        }
+        self.applied.retain(|id, _| loaded.documents.iter().any(|document| document.id == *id));
+        out
+    }
+
+    /// An unchanged wish that had to be written again was undone by somebody.
+    fn tell_drift(&self, document: &Document, applied: &Applied) {
+        let known = self.applied.get(&document.id).is_some_and(|last| last.wish == document.object);
+        let place = document.place();
+        let note = if !applied.taken.is_empty() {
+            let fields = applied.taken.join(", ");
+            Note::warning(
+                SourceReason::FieldsReverted.as_str(),
+                "Apply",
+                format!("{place} states these fields, they were set back: {fields}"),
+            )
+        } else if known && applied.changed {
+            let message = format!("{place} states fields that somebody removed, they were set back");
+            Note::warning(SourceReason::FieldsReverted.as_str(), "Apply", message)
+        } else if known && applied.written.created {
+            let message = format!("{place} states this object, which was deleted: it was made again");
+            Note::warning(SourceReason::ObjectRestored.as_str(), "Apply", message)
+        } else {
+            return;
+        };
+        warn!(object = %document.id, %place, message = %note.message, "somebody changed what a file states");
+        self.gitops.recorder.record(&reference(&applied.written.version.object), note);
+    }
+
+    /// What no file names: deletes it if that may be, and answers what is left of it. None: the files changed meanwhile.
+    async fn surplus(
+        &mut self,
+        source: &Source,
+        listing: &Listing,
+        plan: &Plan,
+        errors: &mut Vec<FileError>,
+    ) -> Option<Surplus> {
+        let delete = plan.prune == Prune::Yes && errors.is_empty() && !plan.surplus.is_empty();
+        if delete && self.read(&source.spec.directory).await != *listing {
+            return None;
+        }
+        let mut surplus = Surplus::default();
+        for entry in &plan.surplus {
+            match self.leave(source, entry, delete).await {
+                Ok(Left::Nothing) => {}
+                Ok(Left::Kept) => surplus.left.push(entry.clone()),
+                Ok(Left::Pending) => {
+                    surplus.pending += 1;
+                    surplus.left.push(entry.clone());
+                }
+                Err(error) => {
+                    surplus.left.push(entry.clone());
+                    errors.push(prune_error(entry, &error));
+                }
+            }
+        }
+        Some(surplus)
+    }
+
+    async fn leave(&self, source: &Source, entry: &InventoryEntry, delete: bool) -> ApiResult<Left> {
+        let id = ObjectId::of(entry);
+        let registry = &self.gitops.registry;
+        // A kind that is gone took its objects along.
+        let Some(kind) = kind_of(registry, &id, None) else { return Ok(Left::Nothing) };
+        let object = match registry.get(&kind, &name_of(&id)).await {
+            Ok(version) => version.object.clone(),
+            Err(error) if error.reason == Reason::NotFound => return Ok(Left::Nothing),
+            Err(error) => return Err(error),
+        };
+        if object.pointer("/metadata/deletionTimestamp").is_some() {
+            return Ok(Left::Pending);
+        }
+        if !is_ours(&object) {
+            info!(object = %id, "no longer ours: it was made anew by somebody else, and stays");
+            return Ok(Left::Nothing);
+        }
+        if !delete {
+            return Ok(Left::Kept);
+        }
+        let uid = object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        let deleted = registry.delete(&kind, &name_of(&id), &DeleteOptions { uid, ..DeleteOptions::default() }).await;
+        let left = match deleted {
+            Ok(Deleted::Gone(_)) => Left::Nothing,
+            Ok(Deleted::Pending(_)) => Left::Pending,
+            Err(error) if error.reason == Reason::NotFound => return Ok(Left::Nothing),
+            Err(error) => return Err(error),
+        };
+        info!(object = %id, was = %entry.file, "deleted, no file names it any longer");
+        let message = format!("{id} is deleted: it was in {}, and no file names it any longer", entry.file);
+        self.tell(source, Note::normal(SourceReason::Pruning.as_str(), "Delete", message));
+        Ok(left)
+    }
+
+    /// The one place where a pass ends: status, events and log agree.
+    async fn report(&self, source: &Source, outcome: Outcome) -> ApiResult<()> {
+        let before = source.status.clone().unwrap_or_default();
+        let after = status(&before, outcome, source.metadata.generation, self.gitops.clock.now());
+        if after == before {
+            return Ok(());
+        }
+        let source = self.write(source, after.clone()).await?;
+        for error in after.errors.iter().filter(|error| !before.errors.contains(error)) {
+            let error = describe(error);
+            warn!(source = %self.name, %error, "desired files");
+            let reason = ready_reason(&after);
+            self.tell(&source, Note::warning(reason.as_str(), "Read", error));
+        }
+        if after.applied_revision != before.applied_revision {
+            let (objects, files) = (after.objects, after.files);
+            info!(source = %self.name, objects, files, revision = ?after.applied_revision, "desired files applied");
+            let message = format!("{objects} objects from {files} files");
+            self.tell(&source, Note::normal(SourceReason::Applied.as_str(), "Apply", message));
+        } else if after.errors.is_empty() && !before.errors.is_empty() {
+            info!(source = %self.name, "desired files are in order again");
+        }
+        Ok(())
+    }
+
+    fn tell(&self, source: &Source, note: Note) {
+        self.gitops.recorder.record(&source.object_ref(&()), note);
+    }
+
+    /// The status, compared on the revision that was read. Nobody else writes it; a change of the rest is read again.
+    async fn write(&self, source: &Source, status: SourceStatus) -> ApiResult<Source> {
+        if source.status.as_ref() == Some(&status) {
+            return Ok(source.clone());
+        }
+        let mut source = source.clone();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let wished = Source { status: Some(status.clone()), ..source.clone() };
+            match self.objects().update_status(wished).await {
+                Ok(stored) => return Ok((*stored).clone()),
+                Err(error) if error.reason == Reason::Conflict && attempts < STATUS_ATTEMPTS => {
+                    let again = self.source().await?.filter(|again| again.uid() == source.uid());
+                    source = again.ok_or(error)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Applies {
+    done: usize,
+    errors: Vec<FileError>,
+    server_failed: bool,
+    new_kinds: bool,
+}
+
+/// What no file names and is still there.
+#[derive(Debug, Default)]
+struct Surplus {
+    left: Vec<InventoryEntry>,
+    pending: usize,
+}
+
+enum Left {
+    Nothing,
+    Kept,
+    Pending,
+}
+
+fn inventory(loaded: &LoadedFiles, surplus: &Surplus) -> Vec<InventoryEntry> {
+    let mut all: Vec<_> = loaded.documents.iter().map(Document::inventory_entry).chain(surplus.left.clone()).collect();
+    all.sort_by_cached_key(ObjectId::of);
+    all
+}
+
+fn prune_error(entry: &InventoryEntry, error: &ApiError) -> FileError {
+    let (file, line) = entry.file.rsplit_once(':').unwrap_or((&entry.file, ""));
+    let message = format!("{} was here and cannot be deleted: {error}", ObjectId::of(entry));
+    FileError { file: file.to_owned(), line: line.parse().ok(), message }
+}
+
+/// Not a mistake in a file.
+fn is_servers(error: &ApiError) -> bool {
+    error.code() >= 500 || matches!(error.reason, Reason::TooManyRequests | Reason::Conflict)
+}
+
+fn ready_reason(status: &SourceStatus) -> SourceReason {
+    let all = [SourceReason::DirectoryUnreadable, SourceReason::ApplyFailed];
+    let ready = status.conditions.iter().find(|condition| condition.type_ == crate::api::condition::READY);
+    all.into_iter()
+        .find(|reason| ready.is_some_and(|c| c.reason == reason.as_str()))
+        .unwrap_or(SourceReason::InvalidFiles)
+}
+
+/// What an event is about.
+fn reference(object: &Value) -> ObjectReference {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    ObjectReference {
+        api_version: text("/apiVersion"),
+        kind: text("/kind"),
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name"),
+        uid: text("/metadata/uid"),
+        ..ObjectReference::default()
+    }
+}
