@@ -1,1 +1,159 @@
-//! (skeleton)
+//! The Kubernetes API on the wire: paths, negotiation, discovery, OpenAPI, tables, watch streams. One handler for every
+//! kind; no rule of a write is decided here, and no state is kept.
+
+mod age;
+mod auth;
+mod body;
+mod builtin_columns;
+mod discovery;
+mod documents;
+mod feed;
+mod health;
+mod live;
+mod metrics;
+mod negotiate;
+mod openapi;
+mod openapi_paths;
+mod path;
+mod query;
+mod reply;
+mod resources;
+mod reviews;
+mod serve;
+mod shape;
+mod table;
+mod watch;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::Method,
+    middleware,
+    response::Response,
+};
+use prometheus_client::registry::Registry as Exposition;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::{CompressionLayer, predicate::Predicate};
+
+pub use auth::Auth;
+pub use health::{AlwaysReady, Check, Readiness};
+pub use metrics::ServerMetrics;
+pub use serve::serve;
+
+use crate::{
+    registry::{ApiError, ApiResult, Reason, Registry},
+    runtime::clock::Clock,
+};
+use path::Target;
+use query::Params;
+
+/// What clients take us for.
+pub const GIT_VERSION: &str = "v1.32.0+gaia";
+
+/// What requests are answered from. Clones share everything.
+#[derive(Clone)]
+pub struct ServerState {
+    pub registry: Arc<Registry>,
+    /// Ends every watch when cancelled.
+    pub shutdown: CancellationToken,
+    pub auth: Auth,
+    pub readiness: Arc<dyn Readiness>,
+    /// For ages in tables.
+    pub clock: Arc<dyn Clock>,
+    /// Where requests are counted.
+    pub metrics: ServerMetrics,
+    /// What `/metrics` shows: of the whole process, the server's metrics among them.
+    pub exposition: Arc<Exposition>,
+}
+
+/// The API as a tower service: serve it, or put a `kube::Client` on top of it in this process.
+pub fn router(state: ServerState) -> Router {
+    let auth = middleware::from_fn_with_state(state.auth.clone(), auth::require);
+    Router::new().fallback(handle).layer(auth).layer(compression()).with_state(state)
+}
+
+/// Answers that are large and end: a watch must not wait for a block to fill.
+fn compression() -> CompressionLayer<impl Predicate> {
+    const LARGE_BYTES: u16 = 32 * 1024;
+    let ends = |_, _, _: &_, extensions: &axum::http::Extensions| extensions.get::<watch::Streaming>().is_none();
+    CompressionLayer::new().compress_when(tower_http::compression::predicate::SizeAbove::new(LARGE_BYTES).and(ends))
+}
+
+async fn handle(State(state): State<ServerState>, request: Request) -> Response {
+    let started = Instant::now();
+    let target = path::parse(request.uri().path());
+    let params = Params::of(request.uri());
+    let (verb, resource) = labels(&state, &target, request.method(), params.as_ref().ok());
+    let answer = match params {
+        Ok(params) => dispatch(&state, target, params, request).await,
+        Err(error) => Err(error),
+    };
+    let response = answer.unwrap_or_else(|error| reply::error(&error));
+    state.metrics.answered(verb, &resource, response.status().as_u16(), started.elapsed());
+    response
+}
+
+async fn dispatch(state: &ServerState, target: Target, params: Params, request: Request) -> ApiResult<Response> {
+    match target {
+        Target::Resource(path) => resources::handle(state, path, params, request).await,
+        Target::WebSocketWatch => live::websocket(state, &params, request).await,
+        Target::SseWatch => live::sse(state, &params, request.headers()).await,
+        document if matches!(*request.method(), Method::GET | Method::HEAD) => {
+            documents::answer(state, &document, &params, request.headers())
+        }
+        Target::Unknown => Err(not_found()),
+        _ => Err(method_not_allowed()),
+    }
+}
+
+fn not_found() -> ApiError {
+    ApiError::new(Reason::NotFound, "the server could not find the requested resource")
+}
+
+fn method_not_allowed() -> ApiError {
+    let message = "the server does not allow this method on the requested resource";
+    ApiError::new(Reason::MethodNotAllowed, message)
+}
+
+/// Verb and resource for the metrics. Bounded: what we do not serve is `other`.
+fn labels(state: &ServerState, target: &Target, method: &Method, params: Option<&Params>) -> (&'static str, String) {
+    let read = matches!(*method, Method::GET | Method::HEAD);
+    match target {
+        Target::Resource(path) => {
+            let known = state.registry.kinds().by_plural(&path.group, &path.version, &path.plural).is_some()
+                || reviews::at(&path.group, &path.version, &path.plural).is_some();
+            let resource = if known { path.plural.clone() } else { "other".to_owned() };
+            let watching = params.is_some_and(|params| matches!(params.flag("watch"), Ok(true)));
+            let verb = match *method {
+                _ if read && watching => "watch",
+                _ if read && path.name.is_none() => "list",
+                _ if read => "get",
+                Method::POST => "create",
+                Method::PUT => "update",
+                Method::PATCH => "patch",
+                Method::DELETE if path.name.is_none() => "deletecollection",
+                Method::DELETE => "delete",
+                _ => "other",
+            };
+            (verb, resource)
+        }
+        Target::WebSocketWatch | Target::SseWatch => ("watch", "live".to_owned()),
+        Target::Healthz | Target::Livez | Target::Readyz => ("get", "health".to_owned()),
+        Target::Metrics => ("get", "metrics".to_owned()),
+        Target::OpenApiV2 | Target::OpenApiV3Index | Target::OpenApiV3 { .. } => ("get", "openapi".to_owned()),
+        Target::Root
+        | Target::Version
+        | Target::LegacyVersions
+        | Target::Groups
+        | Target::Group(_)
+        | Target::GroupVersion { .. } => ("get", "discovery".to_owned()),
+        Target::Unknown => ("other", "other".to_owned()),
+    }
+}

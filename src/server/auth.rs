@@ -1,0 +1,108 @@
+//! Who may come in: nobody is asked when no tokens are set, else a bearer token opens everything.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::Response,
+};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::{path, reply};
+use crate::registry::{ApiError, Reason};
+
+/// The tokens that are let in; none means everybody is.
+#[derive(Clone, Default)]
+pub struct Auth {
+    tokens: Arc<Vec<String>>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth").field("tokens", &self.tokens.len()).finish()
+    }
+}
+
+impl Auth {
+    /// Empty tokens are passed over: an empty line in a file must not let in who sends none.
+    pub fn tokens(tokens: impl IntoIterator<Item = String>) -> Self {
+        Self { tokens: Arc::new(tokens.into_iter().filter(|token| !token.is_empty()).collect()) }
+    }
+
+    pub fn open() -> Self {
+        Self::default()
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        if self.tokens.is_empty() {
+            return true;
+        }
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
+        // Every token is compared, in time that does not depend on where they differ.
+        given.is_some_and(|given| {
+            let same = |token: &String| token.as_bytes().ct_eq(given.as_bytes());
+            self.tokens.iter().fold(Choice::from(0), |any, token| any | same(token)).into()
+        })
+    }
+}
+
+/// Refuses with 401 who has no token, but for the health checks: a supervisor has none.
+pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> Response {
+    let open = match path::parse(request.uri().path()) {
+        path::Target::Healthz | path::Target::Livez | path::Target::Readyz => true,
+        path::Target::Root
+        | path::Target::Version
+        | path::Target::Metrics
+        | path::Target::LegacyVersions
+        | path::Target::Groups
+        | path::Target::Group(_)
+        | path::Target::GroupVersion { .. }
+        | path::Target::OpenApiV2
+        | path::Target::OpenApiV3Index
+        | path::Target::OpenApiV3 { .. }
+        | path::Target::WebSocketWatch
+        | path::Target::SseWatch
+        | path::Target::Resource(_)
+        | path::Target::Unknown => false,
+    };
+    if open || auth.admits(request.headers()) {
+        next.run(request).await
+    } else {
+        reply::error(&ApiError::new(Reason::Unauthorized, "Unauthorized"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(authorization: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, authorization.parse().expect("a header value"));
+        headers
+    }
+
+    #[test]
+    fn only_a_known_token_is_let_in() {
+        let auth = Auth::tokens(["one".to_owned(), "two".to_owned(), String::new()]);
+        assert!(auth.admits(&headers("Bearer two")));
+        assert!(auth.admits(&headers("bearer one")));
+        for refused in ["Bearer three", "Bearer ", "Bearer on", "Basic one", "one"] {
+            assert!(!auth.admits(&headers(refused)), "{refused:?} was let in");
+        }
+        assert!(!auth.admits(&HeaderMap::new()));
+        assert!(Auth::open().admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn tokens_are_not_printed() {
+        assert!(!format!("{:?}", Auth::tokens(["secret".to_owned()])).contains("secret"));
+    }
+}

@@ -1,0 +1,29 @@
+//! A listener, the router, and an end in bounded time.
+
+use std::{future::IntoFuture, io, time::Duration};
+
+use axum::Router;
+use tokio::{net::TcpListener, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+/// How long requests under way may take to end; watches end by themselves at once.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves HTTP/1.1 and, for clients that begin with its preface, HTTP/2 without TLS, until `shutdown`; then for at most
+/// a few seconds more.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    let stop = shutdown.clone();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    let too_late = async {
+        shutdown.cancelled().await;
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        result = server.into_future() => result,
+        () = too_late => {
+            tracing::warn!(grace_seconds = GRACE.as_secs(), "connections were still open at the end");
+            Ok(())
+        }
+    }
+}
