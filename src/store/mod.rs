@@ -1,13 +1,31 @@
 //! Where objects are kept: versioned, in one total order, watchable. Knows keys and JSON objects, no kinds, no rules.
 //!
 //! The trait is small enough that etcd can implement it (compare on `mod_revision`, watch from a revision). What it
-//! means is not this comment but [`conformance`](self), one suite that every implementation passes.
+//! means is not this comment but [`conformance`], one suite that every implementation passes.
+//!
+//! [`EmbeddedStore`] is the implementation in this process: state and log in memory, an [`Engine`] (SQLite, or memory
+//! for tests) that makes batches of writes durable.
+
+mod committer;
+pub mod conformance;
+mod embedded;
+mod engine;
+mod log;
+mod memory;
+mod sqlite;
+mod state;
+mod watch;
 
 use std::{fmt, sync::Arc};
 
 use axum::body::Bytes;
 use futures::future::BoxFuture;
 use serde_json::Value;
+
+pub use embedded::{EmbeddedStore, Options};
+pub use engine::{Engine, EngineError, Entry, Image, Row};
+pub use memory::{Fault, MemoryEngine};
+pub use sqlite::SqliteEngine;
 
 /// Place in the one total order of all writes; `metadata.resourceVersion` on the wire. Opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -112,13 +130,14 @@ pub enum StoreError {
     /// The compare failed; the object as it is now is attached.
     #[error("the object has moved on to revision {}", .0.revision)]
     Conflict(Arc<Version>),
-    /// The log no longer reaches back to `asked`: list again.
+    /// The log no longer reaches back to `asked`: list again. A watch from `oldest` would still have been possible.
     #[error("revision {asked} is gone, the oldest kept is {oldest}")]
     Expired { asked: Revision, oldest: Revision },
     /// A reader asks for what has not been written (a restored database, another server).
     #[error("revision {asked} is in the future, the latest is {latest}")]
     Future { asked: Revision, latest: Revision },
-    /// The disk refused. The write is not acknowledged and is not visible; it may or may not be found after a restart.
+    /// The disk refused or is silent. The write is not acknowledged; it may or may not be found later, then as any other
+    /// write: once, in its place in the order.
     #[error("the store cannot write: {0}")]
     Unavailable(String),
     #[error("the store is closed")]

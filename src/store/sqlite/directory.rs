@@ -1,0 +1,84 @@
+//! The data directory: made, locked, and given an empty database once.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+
+use super::{DATABASE, EngineError, SCHEMA};
+
+/// Held as long as the database is open; the system releases it even when the process is killed.
+#[derive(Debug)]
+pub(super) struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Makes the directory if need be, for its owner's eyes only (objects may hold secrets), and locks it.
+    pub fn acquire(directory: &Path) -> Result<Self, EngineError> {
+        let make = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        make.map_err(|source| io("make the data directory", directory, source))?;
+        let path = directory.join("gaia.lock");
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = open.map_err(|source| io("open the lock file", &path, source))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(EngineError::Locked { directory: directory.to_owned(), holder: holder(&mut file) });
+            }
+            Err(TryLockError::Error(source)) => return Err(io("lock", &path, source)),
+        }
+        let write = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        write.map_err(|source| io("write the lock file", &path, source))?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The path of the directory's database, made if there is none. It is made under another name and renamed when whole,
+/// so that a file of the right name that is empty or headless is known to be damaged.
+pub(super) fn database(directory: &Path) -> Result<PathBuf, EngineError> {
+    let path = directory.join(DATABASE);
+    if path.try_exists().map_err(|source| io("look for", &path, source))? {
+        return Ok(path);
+    }
+    let journal = directory.join(format!("{DATABASE}-wal"));
+    if journal.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        return Err(EngineError::Damaged {
+            what: format!("the data directory {}", directory.display()),
+            help: format!(
+                "{DATABASE} is missing, but its journal {} holds writes. Restore both from a backup, or move the \
+                 journal away to start empty.",
+                journal.display()
+            ),
+        });
+    }
+    let unfinished = directory.join(format!("{DATABASE}.new"));
+    make(&unfinished).map_err(|source| EngineError::Sqlite { doing: "make a new database", source })?;
+    std::fs::rename(&unfinished, &path).map_err(|source| io("rename the new database to", &path, source))?;
+    let sync = File::open(directory).and_then(|directory| directory.sync_all());
+    sync.map_err(|source| io("sync", directory, source))?;
+    Ok(path)
+}
+
+fn make(path: &Path) -> rusqlite::Result<()> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.commit()?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+fn io(doing: &'static str, path: &Path, source: std::io::Error) -> EngineError {
+    EngineError::Io { doing, path: path.to_owned(), source }
+}
