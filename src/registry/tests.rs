@@ -7,7 +7,8 @@ use super::*;
 use crate::api;
 
 fn kinds() -> Kinds {
-    Kinds::from_crds(&[api::workload::Workload::crd(), api::source::Source::crd()]).expect("our own kinds are structural")
+    Kinds::from_crds(&[api::workload::Workload::crd(), api::source::Source::crd()])
+        .expect("our own kinds are structural")
 }
 
 #[test]
@@ -35,12 +36,13 @@ fn serves_ours_and_the_builtins() {
 fn rules_of_our_kinds_are_evaluated() {
     let kinds = kinds();
     let kind = kinds.by_kind("gaia.dev", "v1alpha1", "Workload").expect("served");
-    let object = json!({"apiVersion": "gaia.dev/v1alpha1", "kind": "Workload", "metadata": {"name": "Web"}, "spec": {}});
+    let object =
+        json!({"apiVersion": "gaia.dev/v1alpha1", "kind": "Workload", "metadata": {"name": "Web"}, "spec": {}});
     let shown: Vec<String> = kind.rules.check(&object, None, &kind.root).iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
         [
-            "metadata.name: Invalid value: \"object\": must be a DNS label of at most 50 characters: containers are named after it",
+            "<nil>: Invalid value: \"object\": metadata.name must be a DNS label of at most 50 characters: containers are named after it",
             "spec: Invalid value: \"object\": at least one of live and candidate must be given",
         ]
     );

@@ -198,6 +198,12 @@ pub const CASES: &[Case] = &[
         r#"{"spec": {"cancel": false}}"#,
     ),
     state(
+        "Source",
+        "must be an absolute path",
+        r#"{"spec": {"directory": "/srv/gaia"}}"#,
+        r#"{"spec": {"directory": "desired"}}"#,
+    ),
+    state(
         "Task",
         "a shard depends on nothing: its parent did",
         r#"{"spec": {"shard": {"parent": "t", "index": 0, "total": 2}, "dependsOn": []}}"#,
