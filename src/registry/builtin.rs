@@ -223,6 +223,9 @@ pub fn complete(kind: &Kind, object: &mut Value) {
         complete_namespace(object);
     } else if kind.is("", "Secret") {
         complete_secret(object);
+    } else if let (true, Some(map)) = (kind.is("", "Event"), object.as_object_mut()) {
+        // Required in core form; an event about nothing in particular may leave it out in the other.
+        map.entry("involvedObject").or_insert_with(|| json!({}));
     }
 }
 

@@ -65,7 +65,8 @@ pub struct ApiError {
     pub reason: Reason,
     pub message: String,
     /// `details.group`, `details.kind` (plural for NotFound and Conflict, as upstream), `details.name`, `details.uid`.
-    pub details: Option<Details>,
+    /// Boxed: every result carries room for an error.
+    pub details: Option<Box<Details>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -141,7 +142,7 @@ impl ApiError {
     /// 504 when a reader asks for what has not been written.
     pub fn too_large(asked: Revision, latest: Revision) -> Self {
         let mut error = Self::new(Reason::Timeout, format!("Too large resource version: {asked}, current: {latest}"));
-        error.details = Some(Details {
+        error.details = Some(Box::new(Details {
             causes: vec![Cause {
                 reason: "ResourceVersionTooLarge",
                 message: "Too large resource version".to_owned(),
@@ -149,7 +150,7 @@ impl ApiError {
             }],
             retry_after_seconds: Some(1),
             ..Details::default()
-        });
+        }));
         error
     }
 
@@ -167,7 +168,7 @@ impl ApiError {
             name: name.to_owned(),
             ..Details::default()
         };
-        Self { reason, message, details: Some(details) }
+        Self { reason, message, details: Some(Box::new(details)) }
     }
 
     pub fn code(&self) -> u16 {

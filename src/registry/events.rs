@@ -23,9 +23,6 @@ const RENAMED: [(&str, &str); 7] = [
 /// An `events.k8s.io/v1` Event as core `v1`.
 pub fn to_stored(mut object: Value) -> Value {
     rename(&mut object, RENAMED.map(|(core, view)| (view, core)), "v1");
-    let Some(map) = object.as_object_mut() else { return object };
-    // Upstream requires it in core form; an event about nothing in particular says so.
-    map.entry("involvedObject").or_insert_with(|| json!({}));
     object
 }
 

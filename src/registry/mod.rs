@@ -3,6 +3,7 @@
 //!
 //! Every write of the process goes through [`Registry`]; nobody else holds the [`Store`](crate::store::Store) for writing.
 
+mod apply;
 mod builtin;
 mod cel;
 mod delete;

@@ -57,10 +57,8 @@ fn drop_directives(patch: &mut Value) {
 /// As evanphx/json-patch, which upstream uses: a test of an absent path for null holds; kube's finalizer helper counts
 /// on it.
 fn apply_operation(object: &mut Value, operation: &PatchOperation) -> ApiResult<()> {
-    if let PatchOperation::Test(test) = operation {
-        if test.value.is_null() && is_absent(object, &test.path) {
-            return Ok(());
-        }
+    if matches!(operation, PatchOperation::Test(test) if test.value.is_null() && is_absent(object, &test.path)) {
+        return Ok(());
     }
     json_patch::patch(object, std::slice::from_ref(operation))
         .map_err(|_| ApiError::new(Reason::Invalid, "the server rejected our request due to an error in our request"))

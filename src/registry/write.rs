@@ -6,14 +6,22 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Registry, Subresource, WriteOptions, Written,
-    builtin, events, fields::FieldError, metadata, patch, schema, store_error,
+    ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, WriteOptions,
+    Written, apply, builtin, events, fields::FieldError, metadata, patch, schema, store_error,
 };
 use crate::store::{Key, Revision, StoreError, Version};
 
 /// Writes that do not insist on a revision start again when another writer comes between; more often than this and
 /// the client is told.
 const MAX_ATTEMPTS: usize = 16;
+
+/// Are the managed fields of an edited object up to date?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recorded {
+    Not,
+    /// An apply has seen to it.
+    Already,
+}
 
 impl Registry {
     pub async fn create(
@@ -25,7 +33,7 @@ impl Registry {
     ) -> ApiResult<Written> {
         identify(kind, &mut object)?;
         let namespace = agree_on_namespace(kind, namespace, &mut object)?;
-        let warnings = conform(kind, &mut object, options.field_validation, decoding_prefix(kind))?;
+        let warnings = conform(kind, &mut object, options.field_validation, &decoding_prefix(kind))?;
         let stored = self.stored(kind);
         if kind.view {
             object = events::to_stored(object);
@@ -36,6 +44,8 @@ impl Registry {
         if let (true, Some(map)) = (kind.has_status, object.as_object_mut()) {
             map.remove("status");
         }
+        builtin::complete(&stored, &mut object);
+        apply::record_update(&stored, None, &mut object, options, self.clock.now());
         self.put_new(kind, &stored, namespace, object, options, warnings).await
     }
 
@@ -45,11 +55,10 @@ impl Registry {
         kind: &Kind,
         stored: &Kind,
         namespace: Option<String>,
-        mut object: Value,
+        object: Value,
         options: &WriteOptions,
         warnings: Vec<String>,
     ) -> ApiResult<Written> {
-        builtin::complete(stored, &mut object);
         check(stored, &object, None)?;
         let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
         let key = Key::new(&stored.group, &stored.plural, namespace.as_deref(), &name);
@@ -75,15 +84,10 @@ impl Registry {
         identify(kind, &mut object)?;
         let namespace = agree_on_namespace(kind, name.namespace.as_deref(), &mut object)?;
         let name = ObjectName { namespace, name: name.name.clone() };
-        if let Some(other) = metadata::text(&object, "name").filter(|n| *n != name.name) {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({other}) does not match the name on the URL ({})",
-                name.name
-            )));
-        }
-        let warnings = conform(kind, &mut object, options.field_validation, decoding_prefix(kind))?;
+        agree_on_name(&name.name, &mut object)?;
+        let warnings = conform(kind, &mut object, options.field_validation, &decoding_prefix(kind))?;
         let object = if kind.view { events::to_stored(object) } else { object };
-        self.change(kind, &name, options, |_| Ok((object.clone(), warnings.clone()))).await
+        self.change(kind, &name, options, Recorded::Not, |_| Ok((object.clone(), warnings.clone()))).await
     }
 
     /// Retries internally when another writer comes between, unless the patch itself names a resourceVersion.
@@ -94,14 +98,73 @@ impl Registry {
         patch: Patch,
         options: &WriteOptions,
     ) -> ApiResult<Written> {
-        self.change(kind, name, options, |live| {
+        let patch = match patch {
+            Patch::Apply(config) => return self.apply(kind, name, config, options).await,
+            plain => plain,
+        };
+        self.change(kind, name, options, Recorded::Not, |live| {
             let before = events::shown_object(kind, live);
             let mut after = patch::apply(kind, before, &patch)?;
             identify(kind, &mut after)?;
-            let warnings = conform(kind, &mut after, options.field_validation, String::new())?;
+            let warnings = conform(kind, &mut after, options.field_validation, "")?;
             Ok((if kind.view { events::to_stored(after) } else { after }, warnings))
         })
         .await
+    }
+
+    /// Server-side apply: creates what is not there.
+    async fn apply(
+        &self,
+        kind: &Kind,
+        name: &ObjectName,
+        mut config: Value,
+        options: &WriteOptions,
+    ) -> ApiResult<Written> {
+        identify(kind, &mut config)?;
+        let namespace = agree_on_namespace(kind, name.namespace.as_deref(), &mut config)?;
+        let name = ObjectName { namespace, name: name.name.clone() };
+        agree_on_name(&name.name, &mut config)?;
+        let warnings = prune(kind, &mut config, options.field_validation, "")?;
+        let config = if kind.view { events::to_stored(config) } else { config };
+        let stored = self.stored(kind);
+        for _ in 0..MAX_ATTEMPTS {
+            let edit = |live: &Value| {
+                let merged = apply::apply(&stored, Some(live), config.clone(), options, self.clock.now())?;
+                Ok((merged, warnings.clone()))
+            };
+            match self.change(kind, &name, options, Recorded::Already, edit).await {
+                Err(error) if error.reason == Reason::NotFound && options.subresource == Subresource::Main => {}
+                done => return done,
+            }
+            let object = self.apply_to_nothing(&stored, &name, &config, options).await?;
+            match self.put_new(kind, &stored, name.namespace.clone(), object, options, warnings.clone()).await {
+                Err(error) if error.reason == Reason::AlreadyExists => {}
+                done => return done,
+            }
+        }
+        Err(ApiError::modified(kind, &name.name))
+    }
+
+    async fn apply_to_nothing(
+        &self,
+        kind: &Kind,
+        name: &ObjectName,
+        config: &Value,
+        options: &WriteOptions,
+    ) -> ApiResult<Value> {
+        if let Some(uid) = metadata::text(config, "uid") {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(ApiError::conflict(kind, &name.name, why));
+        }
+        let now = self.clock.now();
+        let mut object = apply::apply(kind, None, config.clone(), options, now)?;
+        schema::prune_nulls(&mut object, &kind.root);
+        schema::apply_defaults(&mut object, &kind.root);
+        self.check_namespace(kind, name.namespace.as_deref(), &object).await?;
+        metadata::prepare_create(kind, &mut object, now, &*self.ids)?;
+        builtin::complete(kind, &mut object);
+        Ok(object)
     }
 
     /// Reads, lets `edit` make the new object, and puts it; again when somebody else was faster. A body that names a
@@ -111,13 +174,14 @@ impl Registry {
         kind: &Kind,
         name: &ObjectName,
         options: &WriteOptions,
+        recorded: Recorded,
         edit: impl Fn(&Value) -> ApiResult<(Value, Vec<String>)>,
     ) -> ApiResult<Written> {
         let stored = self.stored(kind);
         for _ in 0..MAX_ATTEMPTS {
             let live = self.live(kind, name).await?;
             let (object, warnings) = edit(&live.object)?;
-            let object = self.prepare_update(&stored, &live.object, object, options)?;
+            let object = self.prepare_update(&stored, &live.object, object, options, recorded)?;
             match self.put_changed(&stored, &live, object, options).await {
                 Ok(version) => {
                     return Ok(Written { version: events::shown(kind, version), created: false, warnings });
@@ -130,13 +194,24 @@ impl Registry {
     }
 
     /// Everything between the client's wish and the put.
-    fn prepare_update(&self, kind: &Kind, live: &Value, object: Value, options: &WriteOptions) -> ApiResult<Value> {
-        let mut object = split(kind, live, object, options.subresource);
+    fn prepare_update(
+        &self,
+        kind: &Kind,
+        live: &Value,
+        object: Value,
+        options: &WriteOptions,
+        recorded: Recorded,
+    ) -> ApiResult<Value> {
+        let mut object = split(kind, live, object, options.subresource, recorded);
         metadata::restore(kind, live, &mut object)?;
         schema::prune_nulls(&mut object, &kind.root);
         schema::apply_defaults(&mut object, &kind.root);
         builtin::complete(kind, &mut object);
         metadata::bump_generation(kind, live, &mut object);
+        match recorded {
+            Recorded::Not => apply::record_update(kind, Some(live), &mut object, options, self.clock.now()),
+            Recorded::Already => {}
+        }
         check(kind, &object, Some(live))?;
         Ok(object)
     }
@@ -149,7 +224,7 @@ impl Registry {
         object: Value,
         options: &WriteOptions,
     ) -> Result<Arc<Version>, StoreError> {
-        if object == live.object {
+        if apply::same_but_times(&object, &live.object) {
             return Ok(Arc::clone(live));
         }
         if options.dry_run {
@@ -230,29 +305,45 @@ fn agree_on_namespace(kind: &Kind, path: Option<&str>, object: &mut Value) -> Ap
     Ok(Some(namespace))
 }
 
+fn agree_on_name(path: &str, object: &mut Value) -> ApiResult<()> {
+    if let Some(body) = metadata::text(object, "name").filter(|n| *n != path) {
+        let message = format!("the name of the object ({body}) does not match the name on the URL ({path})");
+        return Err(ApiError::bad_request(message));
+    }
+    if let Some(metadata) = metadata::map_at(object, &["metadata"]) {
+        metadata.insert("name".to_owned(), json!(path));
+    }
+    Ok(())
+}
+
 fn decoding_prefix(kind: &Kind) -> String {
     format!("{} in version {:?} cannot be handled as a {}: ", kind.kind, kind.version, kind.kind)
 }
 
 /// Prunes and defaults; answers the warnings.
-fn conform(kind: &Kind, object: &mut Value, validation: FieldValidation, prefix: String) -> ApiResult<Vec<String>> {
-    let unknown = schema::prune(object, &kind.root);
-    let complaints: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
-    let warnings = match validation {
-        FieldValidation::Strict if !complaints.is_empty() => {
-            let listed = complaints.join(", ");
-            return Err(ApiError::bad_request(format!("{prefix}strict decoding error: {listed}")));
-        }
-        FieldValidation::Warn => complaints,
-        FieldValidation::Strict | FieldValidation::Ignore => Vec::new(),
-    };
+fn conform(kind: &Kind, object: &mut Value, validation: FieldValidation, prefix: &str) -> ApiResult<Vec<String>> {
+    let warnings = prune(kind, object, validation, prefix)?;
     schema::prune_nulls(object, &kind.root);
     schema::apply_defaults(object, &kind.root);
     Ok(warnings)
 }
 
+/// What the schema does not know goes; whether that is an error, a warning or nothing is the client's choice.
+fn prune(kind: &Kind, object: &mut Value, validation: FieldValidation, prefix: &str) -> ApiResult<Vec<String>> {
+    let unknown = schema::prune(object, &kind.root);
+    let complaints: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    match validation {
+        FieldValidation::Strict if !complaints.is_empty() => {
+            let listed = complaints.join(", ");
+            Err(ApiError::bad_request(format!("{prefix}strict decoding error: {listed}")))
+        }
+        FieldValidation::Warn => Ok(complaints),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
+    }
+}
+
 /// The half that this endpoint may not change is the stored one.
-fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource) -> Value {
+fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource, recorded: Recorded) -> Value {
     let copy = |from: &Value, to: &mut Value, field: &str| {
         let Some(map) = to.as_object_mut() else { return };
         match from.get(field) {
@@ -272,6 +363,9 @@ fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource)
             copy(&object, &mut changed, "status");
             for field in ["uid", "resourceVersion"] {
                 copy(&object["metadata"], &mut changed["metadata"], field);
+            }
+            if recorded == Recorded::Already {
+                copy(&object["metadata"], &mut changed["metadata"], "managedFields");
             }
             changed
         }

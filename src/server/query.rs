@@ -85,12 +85,12 @@ pub fn invalid_option(options: &str, field: &str, (reason, message): (&'static s
     ApiError {
         reason: Reason::Invalid,
         message: format!("{options}.meta.k8s.io \"\" is invalid: {field}: {message}"),
-        details: Some(Details {
+        details: Some(Box::new(Details {
             group: "meta.k8s.io".to_owned(),
             kind: options.to_owned(),
             causes: vec![Cause { reason, message, field: field.to_owned() }],
             ..Details::default()
-        }),
+        })),
     }
 }
 

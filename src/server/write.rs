@@ -218,6 +218,6 @@ pub fn too_large(asked: Revision, latest: Revision) -> ApiError {
     ApiError {
         reason: Reason::Timeout,
         message: format!("Too large resource version: {asked}, current: {latest}"),
-        details: Some(Details { causes: vec![cause], retry_after_seconds: Some(1), ..Details::default() }),
+        details: Some(Box::new(Details { causes: vec![cause], retry_after_seconds: Some(1), ..Details::default() })),
     }
 }

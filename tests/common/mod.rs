@@ -1,4 +1,0 @@
-//! Shared by the tests of the kinds.
-
-pub mod kinds;
-pub mod rules;
