@@ -124,9 +124,7 @@ fn schemas_are_structural() {
         let kind = &crd.spec.names.kind;
         let schema = schema_of(&crd);
         let mut faults = Vec::new();
-        for (name, part) in schema["properties"].as_object().expect("an object") {
-            check(part, &format!("{kind}.{name}"), &mut faults);
-        }
+        check(&schema, kind, &mut faults);
         assert!(schema["description"].as_str().is_some_and(|d| !d.starts_with("Auto-generated")), "{kind}");
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
@@ -171,6 +169,15 @@ fn check(schema: &Value, at: &str, faults: &mut Vec<String>) {
     for name in object.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if !properties.is_some_and(|p| p.contains_key(name)) {
             fault(&format!("requires {name}, which it does not have"));
+        }
+    }
+    for rule in object.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(path) = rule["fieldPath"].as_str() {
+            // API servers look it up in the schema as written, where metadata has no fields.
+            field(schema, path);
+        }
+        if rule["message"].as_str().is_none_or(|m| m.is_empty() || m.contains('\n')) {
+            fault("a rule says in one line what is wrong");
         }
     }
     if let Some(default) = object.get("default") {

@@ -13,7 +13,7 @@ const KNOWN_FORMATS: [&str; 5] = ["int32", "int64", "float", "double", "date-tim
 /// * no field is `nullable`. Every optional field of ours may simply be absent, and a `null` is then pruned before any rule
 ///   sees it, so that `has(self.x)` means "was given" (a nullable field that is null *has* a value, null);
 /// * no formats that API servers do not know (`uint32`: the bounds say it already);
-/// * the kind is described by its own words.
+/// * the kind is described by its own words, and no time by those of the Go type.
 pub(super) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(root) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
@@ -28,6 +28,9 @@ pub(super) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinit
 
 fn simplify(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if schema.description.as_deref().is_some_and(|d| d.starts_with("Time is a wrapper")) {
+        schema.description = None;
+    }
     if schema.format.as_deref().is_some_and(|f| !KNOWN_FORMATS.contains(&f)) {
         schema.format = None;
     }
@@ -48,4 +51,8 @@ fn simplify(schema: &mut JSONSchemaProps) {
 /// An object that we keep and hand on without knowing its fields.
 pub(super) fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+pub(super) fn free_forms(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": free_form(generator)})
 }

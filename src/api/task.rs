@@ -34,7 +34,7 @@ use serde_json::{Map, Value};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.dependsOn) || self.dependsOn.size() == 0 || !has(self.shard)").message("a shard depends on nothing: its parent did").field_path(".shard"))]
-#[x_kube(validation = Rule::new("self.document.spec.taskType == oldSelf.document.spec.taskType").message("document cannot change: submit another task").field_path(".document"))]
+#[x_kube(validation = Rule::new("self.document == oldSelf.document").message("document cannot change: submit another task").field_path(".document"))]
 #[x_kube(validation = Rule::new("has(self.dependsOn) == has(oldSelf.dependsOn) && (!has(self.dependsOn) || self.dependsOn == oldSelf.dependsOn)").message("dependsOn cannot change: submit another task").field_path(".dependsOn"))]
 #[x_kube(validation = Rule::new("!oldSelf.cancel || self.cancel").message("what was cancelled stays cancelled").field_path(".cancel"))]
 pub struct TaskSpec {
@@ -103,7 +103,7 @@ pub struct MlocMetadata {
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-#[x_kube(validation = Rule::new("!has(self.stages) && !has(self.graph)").message("a Task is one step: submit documents with stages or a graph through /api/v1/tasks, which makes a Task of each step"))]
+#[x_kube(validation = Rule::new("(!has(self.stages) || self.stages.size() == 0) && !has(self.graph)").message("a Task is one step: submit documents with stages or a graph through /api/v1/tasks, which makes a Task of each step"))]
 pub struct MlocSpec {
     /// What kind of executor the worker takes.
     #[schemars(length(min = 1, max = 253))]
@@ -112,20 +112,16 @@ pub struct MlocSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<Parallel>,
     /// Not in a Task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "untyped")]
-    pub stages: Option<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::schema::free_forms")]
+    pub stages: Vec<Map<String, Value>>,
     /// Not in a Task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "untyped")]
-    pub graph: Option<Value>,
+    #[schemars(schema_with = "super::schema::free_form")]
+    pub graph: Option<Map<String, Value>>,
     #[serde(flatten)]
     #[schemars(skip)]
     pub rest: Map<String, Value>,
-}
-
-fn untyped(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// What a worker must have.

@@ -26,7 +26,7 @@ use super::{
     derive = "Default",
     derive = "PartialEq",
     selectable = ".spec.active",
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$')").message("must be a DNS label of at most 50 characters: containers are named after it").field_path(".metadata.name"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 50 characters: containers are named after it"),
     printcolumn(name = "Active", type_ = "string", json_path = ".status.active", description = "The variant that answers under the workload's name"),
     printcolumn(name = "Live", type_ = "string", json_path = ".status.live.state"),
     printcolumn(name = "Candidate", type_ = "string", json_path = ".status.candidate.state"),

@@ -4,10 +4,10 @@ use std::{fs, io::Write, path::PathBuf};
 
 use clap::Args;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{CustomResourceExt, ResourceExt};
+use kube::ResourceExt;
 
 use super::{CliError, Outcome};
-use crate::api::{source::Source, workload::Workload};
+use crate::api;
 
 #[derive(Debug, Args)]
 pub struct CrdsArgs {
@@ -36,7 +36,7 @@ pub fn run(args: &CrdsArgs, out: &mut dyn Write) -> Outcome {
 }
 
 fn all() -> Vec<CustomResourceDefinition> {
-    vec![Source::crd(), Workload::crd()]
+    api::crds()
 }
 
 fn yaml(crd: &CustomResourceDefinition) -> Result<String, CliError> {

@@ -42,7 +42,7 @@ fn rules_of_our_kinds_are_evaluated() {
     assert_eq!(
         shown,
         [
-            "metadata.name: Invalid value: \"object\": must be a DNS label of at most 50 characters: containers are named after it",
+            "<nil>: Invalid value: \"object\": metadata.name must be a DNS label of at most 50 characters: containers are named after it",
             "spec: Invalid value: \"object\": at least one of live and candidate must be given",
         ]
     );

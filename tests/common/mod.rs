@@ -1,0 +1,4 @@
+//! Shared by the tests of the kinds.
+
+pub mod kinds;
+pub mod rules;
