@@ -35,7 +35,7 @@ pub struct Image {
     pub objects: Vec<Row>,
 }
 
-/// Keeps rows durably. Called by one thread at a time, always with growing revisions.
+/// Keeps rows durably. Called by one thread at a time, always with the next revisions, without a gap.
 pub trait Engine: Send + 'static {
     /// The state as of the last commit, every row verified: damage is an error, never a missing or wrong row.
     fn load(&mut self) -> Result<Image, EngineError>;

@@ -56,6 +56,9 @@ struct Totals {
     entries: i64,
 }
 
+/// The good rows, and the bad ones with their rowids.
+type Scan<T> = (Vec<T>, Vec<(i64, Bad)>);
+
 type Parse<T> = fn(&rusqlite::Row<'_>) -> rusqlite::Result<Result<T, Bad>>;
 
 impl SqliteEngine {
@@ -65,7 +68,9 @@ impl SqliteEngine {
         let path = directory::database(directory)?;
         let connection = connect(&path).map_err(|error| damaged_or(&path, "open the database", error))?;
         let engine = Self { connection, path, _lock: lock };
+        // Before the first pragma that writes, so that a file that is not ours stays as it is.
         engine.check_version()?;
+        tune(&engine.connection).map_err(|error| engine.failed("set up the database", error))?;
         Ok(engine)
     }
 
@@ -140,7 +145,7 @@ impl SqliteEngine {
         }
     }
 
-    fn scan<T>(&self, sql: &str, from: Revision, parse: Parse<T>) -> rusqlite::Result<(Vec<T>, Vec<(i64, Bad)>)> {
+    fn scan<T>(&self, sql: &str, from: Revision, parse: Parse<T>) -> rusqlite::Result<Scan<T>> {
         let mut statement = self.connection.prepare(sql)?;
         let rowid = statement.column_count() - 1;
         let (mut good, mut bad) = (Vec::new(), Vec::new());
@@ -176,6 +181,10 @@ impl Engine for SqliteEngine {
             if i64::try_from(counted) != Ok(expected) {
                 return Err(self.damaged(&format!("table {table} has {counted} rows where {expected} were written")));
             }
+        }
+        let kept = totals.revision.0.checked_sub(totals.compacted.0);
+        if kept != u64::try_from(totals.entries).ok() {
+            return Err(self.damaged("its totals contradict each other"));
         }
         Ok(Image { revision: totals.revision, compacted: totals.compacted, objects })
     }
@@ -230,10 +239,14 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     // Only an operator's sqlite3 could hold the file.
     connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+fn tune(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update_and_check(None, "journal_size_limit", 16 << 20, |row| row.get::<_, i64>(0))?;
-    Ok(connection)
+    Ok(())
 }
 
 /// Writes one entry; answers how many object rows it touched, which must be one.
