@@ -304,18 +304,27 @@ pub struct VariantStatus {
     /// What the container that exists was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_hash: Option<String>,
-    /// Restarts by us since the container was made.
+    /// Starts seen since the container was made, but for the first and those that follow a wished stop.
     #[serde(default)]
     pub restarts: u32,
+    /// The same without ten minutes of running in between: what the wait before the next restart grows with.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts_in_a_row: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
+    /// Start of the present or last run that was wished for. Absent once a stop was wished for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    /// End of the run before, while it is wished to run. Absent once a stop was wished for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
     /// Published, as `127.0.0.1:8080->80/TCP`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// `Unknown` when the engine does not answer; never taken for `Absent`.

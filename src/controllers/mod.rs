@@ -1,1 +1,64 @@
-//! (skeleton)
+//! What is decided: a folder per kind. [`CONTROLLERS`] says who reads what and who writes which status; no status has
+//! two writers.
+
+pub mod workload;
+
+use std::sync::Arc;
+
+use crate::{
+    adapters::{containers::Containers, probes::Probes},
+    runtime::{clock::Clock, events::Recorder, metrics::RuntimeMetrics, objects::Objects, supervisor::Supervisor},
+};
+
+/// What controllers are built from.
+#[derive(Clone)]
+pub struct Context<O: Objects> {
+    pub objects: O,
+    pub containers: Arc<dyn Containers>,
+    pub probes: Arc<dyn Probes>,
+    pub recorder: Recorder,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: RuntimeMetrics,
+    /// The node this process runs on.
+    pub node: String,
+    /// Of every jitter.
+    pub seed: u64,
+}
+
+/// One row a controller: for people, for `/debug/controllers`, and for the test that no status has two writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Controller {
+    pub name: &'static str,
+    /// Kinds of objects and parts of reality that its decisions come from.
+    pub reads: &'static [&'static str],
+    /// The kind whose status it alone writes.
+    pub writes_status_of: &'static str,
+    /// What of reality it changes.
+    pub acts_on: &'static [&'static str],
+}
+
+pub const CONTROLLERS: &[Controller] = &[Controller {
+    name: "workload",
+    reads: &["Workload", "containers", "probes"],
+    writes_status_of: "Workload",
+    acts_on: &["containers"],
+}];
+
+/// Starts every controller.
+pub fn spawn_all<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
+    workload::spawn(context, supervisor);
+}
+
+#[cfg(test)]
+mod controllers_table {
+    use super::*;
+
+    #[test]
+    fn no_status_has_two_writers() {
+        let mut written: Vec<&str> = CONTROLLERS.iter().map(|c| c.writes_status_of).collect();
+        written.sort_unstable();
+        let count = written.len();
+        written.dedup();
+        assert_eq!(written.len(), count);
+    }
+}

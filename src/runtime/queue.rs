@@ -6,7 +6,10 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{
+    FutureExt, StreamExt,
+    stream::{self, BoxStream},
+};
 use kube::runtime::{
     controller::{Action, Config, Error, ReconcileRequest, applier},
     reflector::{ObjectRef, Store, store::Writer},
@@ -55,14 +58,17 @@ impl<R: Reconciler, O: Objects> Queue<R, O> {
         .take_until(shutdown.cancelled_owned())
         .map(Ok::<_, Infallible>);
         let passes = applier(
-            |object: Arc<R::Object>, driver: Arc<Driver<R, O>>| Box::pin(pass(driver, name_of(&*object))),
+            |object: Arc<R::Object>, driver: Arc<Driver<R, O>>| pass(driver, name_of(&*object)).boxed(),
             |_, never: &Infallible, _| match *never {},
             self.driver.clone(),
             self.store,
             requests,
             Config::default().concurrency(PARALLEL_PASSES),
         );
-        passes.for_each(async |ended| self.driver.handle_end(ended)).await;
+        let mut passes = std::pin::pin!(passes);
+        while let Some(ended) = passes.next().await {
+            self.driver.handle_end(ended);
+        }
         info!(controller = R::NAME, "controller ended");
     }
 }
@@ -100,35 +106,38 @@ fn watched<R: Reconciler, O: Objects>(
     objects: &O,
     mut writer: Writer<R::Object>,
     store: Store<R::Object>,
-) -> impl stream::Stream<Item = ReconcileRequest<R::Object>> + Send + 'static + use<R, O> {
-    objects.watch::<R::Object>().flat_map(move |event| {
-        writer.apply_watcher_event(&event);
-        stream::iter(match &event {
-            Event::Apply(object) | Event::Delete(object) => {
-                let related = R::related(object, &store.state());
-                let mut refs: Vec<_> = related.iter().map(object_ref).collect();
-                refs.push(ObjectRef::from_obj(object));
-                refs
-            }
-            Event::Init | Event::InitApply(_) => Vec::new(),
-            // Start-up, or a watch that fell behind: everything is looked at.
-            Event::InitDone => store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
+) -> BoxStream<'static, ReconcileRequest<R::Object>> {
+    objects
+        .watch::<R::Object>()
+        .flat_map(move |event| {
+            writer.apply_watcher_event(&event);
+            stream::iter(match &event {
+                Event::Apply(object) | Event::Delete(object) => {
+                    let related = R::related(object, &store.state());
+                    let mut refs: Vec<_> = related.iter().map(object_ref).collect();
+                    refs.push(ObjectRef::from_obj(object));
+                    refs
+                }
+                Event::Init | Event::InitApply(_) => Vec::new(),
+                // Start-up, or a watch that fell behind: everything is looked at.
+                Event::InitDone => store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
+            })
+            .map(ReconcileRequest::from)
         })
-        .map(ReconcileRequest::from)
-    })
+        .boxed()
 }
 
-fn woken<R: Reconciler>(
-    wakeups: &Wakeups,
-    store: Store<R::Object>,
-) -> impl stream::Stream<Item = ReconcileRequest<R::Object>> + Send + 'static + use<R> {
-    wakeups.stream().flat_map(move |wake| {
-        stream::iter(match wake {
-            Wake::One(name) => vec![object_ref(&name)],
-            Wake::Everything => store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
+fn woken<R: Reconciler>(wakeups: &Wakeups, store: Store<R::Object>) -> BoxStream<'static, ReconcileRequest<R::Object>> {
+    wakeups
+        .stream()
+        .flat_map(move |wake| {
+            stream::iter(match wake {
+                Wake::One(name) => vec![object_ref(&name)],
+                Wake::Everything => store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
+            })
+            .map(ReconcileRequest::from)
         })
-        .map(ReconcileRequest::from)
-    })
+        .boxed()
 }
 
 fn object_ref<K: super::objects::Object>(name: &ObjectName) -> ObjectRef<K> {

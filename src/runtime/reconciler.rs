@@ -17,7 +17,7 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::future;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt, core::object::HasStatus};
@@ -237,12 +237,17 @@ impl<R: Reconciler, O: Objects> Driver<R, O> {
 
     /// The actions of one stage all run to their end; the first error is the stage's.
     async fn apply_stage(&self, object: &R::Object, stage: &[R::Action]) -> Result<(), PassError> {
-        let results: Vec<Result<(), PassError>> = stream::iter(stage)
-            .map(|action| self.apply_action(object, action))
-            .buffered(PARALLEL_ACTIONS)
-            .collect()
-            .await;
-        results.into_iter().collect()
+        let mut result = Ok(());
+        for some in stage.chunks(PARALLEL_ACTIONS) {
+            let mut running = Vec::with_capacity(some.len());
+            for action in some {
+                running.push(self.apply_action(object, action));
+            }
+            for ended in future::join_all(running).await {
+                result = result.and(ended);
+            }
+        }
+        result
     }
 
     async fn apply_action(&self, object: &R::Object, action: &R::Action) -> Result<(), PassError> {

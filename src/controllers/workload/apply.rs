@@ -1,0 +1,125 @@
+//! Carrying out one action. What the engine refuses is remembered, and is part of what the next pass sees.
+
+use super::{
+    WorkloadReconciler, names,
+    observed::{Action, Verb},
+    reason::Reason,
+};
+use crate::{
+    adapters::containers::{ContainerId, EngineError, EngineResult},
+    api::workload::Workload,
+    runtime::{
+        events::Note,
+        objects::Objects,
+        reconciler::{PassError, name_of, reference},
+    },
+};
+
+impl<O: Objects> WorkloadReconciler<O> {
+    pub(super) async fn carry_out(&self, workload: &Workload, action: &Action) -> Result<(), PassError> {
+        let name = name_of(workload);
+        let at = (action.variant(), action.verb());
+        match self.bring_about(workload, action).await {
+            Ok(()) => {
+                self.failures.succeeded(&name, at);
+                if let Some(note) = told(action) {
+                    self.recorder.record(&reference(workload), note);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.failures.record(&name, at, workload.metadata.generation, &error, self.clock.now());
+                let doing = format!("{} the {} container", verb(action.verb()), at.0.as_str());
+                Err(PassError::Effect { doing, source: Box::new(error) })
+            }
+        }
+    }
+
+    async fn bring_about(&self, workload: &Workload, action: &Action) -> EngineResult<()> {
+        let containers = &self.containers;
+        match action {
+            Action::Pull { image, .. } => {
+                self.puller.ensure(image, &name_of(workload), &reference(workload));
+                Ok(())
+            }
+            Action::Create { request, .. } => {
+                let namespace = workload.metadata.namespace.as_deref().unwrap_or("default");
+                containers.ensure_network(&names::network(namespace)).await?;
+                containers.create(request).await.map(drop)
+            }
+            Action::Start { container, network, .. } => self.start(&container.id, network.as_deref()).await,
+            Action::Stop { container, grace, .. } => containers.stop(&container.id, *grace).await,
+            Action::Restart { container, grace, network, .. } => {
+                containers.stop(&container.id, *grace).await?;
+                self.start(&container.id, network.as_deref()).await
+            }
+            Action::Remove { container, grace, .. } => {
+                gone_is_fine(containers.stop(&container.id, *grace).await)?;
+                gone_is_fine(containers.remove(&container.id).await)
+            }
+            Action::Rename { container, to, .. } => containers.rename(&container.id, to).await,
+            Action::Attach { container, network, aliases, .. } => {
+                if network.starts_with("gaia-") {
+                    let namespace = workload.metadata.namespace.as_deref().unwrap_or("default");
+                    containers.ensure_network(&names::network(namespace)).await?;
+                }
+                containers.ensure_attached(&container.id, network, aliases).await
+            }
+        }
+    }
+
+    /// The network may have been removed while nothing on it ran.
+    async fn start(&self, id: &ContainerId, network: Option<&str>) -> EngineResult<()> {
+        if let Some(network) = network {
+            self.containers.ensure_network(network).await?;
+        }
+        self.containers.start(id).await
+    }
+}
+
+fn gone_is_fine(result: EngineResult<()>) -> EngineResult<()> {
+    match result {
+        Err(EngineError::NotFound(_)) => Ok(()),
+        other => other,
+    }
+}
+
+/// What to tell when it is done. Asking for a pull is not yet a pull: the puller tells.
+fn told(action: &Action) -> Option<Note> {
+    let done = |reason: Reason, message: String| Some(Note::normal(reason.as_str(), reason.as_str(), message));
+    match action {
+        Action::Pull { .. } => None,
+        Action::Create { request, .. } => {
+            done(Reason::Created, format!("container {} is made from {}", request.name, request.spec.image))
+        }
+        Action::Start { container, .. } => done(Reason::Started, format!("container {} is started", container.name)),
+        Action::Stop { container, .. } => done(Reason::Stopped, format!("container {} is stopped", container.name)),
+        Action::Restart { container, .. } => {
+            done(Reason::Restarted, format!("container {} is restarted", container.name))
+        }
+        Action::Remove { container, .. } => done(Reason::Removed, format!("container {} is removed", container.name)),
+        Action::Rename { container, to, .. } => {
+            done(Reason::Renamed, format!("container {} is renamed to {to}", container.name))
+        }
+        Action::Attach { container, network, aliases, .. } if aliases.is_empty() => {
+            done(Reason::Attached, format!("container {} is on network {network} without alias", container.name))
+        }
+        Action::Attach { container, network, aliases, .. } => done(
+            Reason::Attached,
+            format!("container {} is on network {network} as {}", container.name, aliases.join(", ")),
+        ),
+    }
+}
+
+fn verb(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Pull => "pull the image of",
+        Verb::Create => "make",
+        Verb::Start => "start",
+        Verb::Stop => "stop",
+        Verb::Restart => "restart",
+        Verb::Remove => "remove",
+        Verb::Rename => "rename",
+        Verb::Attach => "attach",
+    }
+}

@@ -1,0 +1,111 @@
+//! What there is: the containers of a workload, its images, its health, its dependencies. Reads only.
+
+use super::{
+    WorkloadReconciler, decide, names,
+    observed::{EngineView, Health, ImageSeen, Observed, VariantSeen, choose},
+    variant::Wish,
+};
+use crate::{
+    adapters::containers::{Container, ContainerId, ContainerState, EngineError, EngineResult},
+    api::{
+        container::ContainerSpec,
+        label,
+        workload::{Variant, Workload},
+    },
+    registry::{ApiError, ObjectName},
+    runtime::{
+        objects::Objects,
+        reconciler::{PassError, name_of},
+    },
+};
+
+impl<O: Objects> WorkloadReconciler<O> {
+    pub(super) async fn look(&self, workload: &Workload) -> Result<Observed, PassError> {
+        let mut observed = Observed {
+            node: self.node.clone(),
+            engine: Ok(EngineView::default()),
+            dependencies: Vec::new(),
+            cycle: None,
+        };
+        if workload.spec.node_name.as_ref().is_some_and(|node| *node != self.node) {
+            return Ok(observed);
+        }
+        observed.engine = self.look_at_engine(workload).await.map_err(|error| error.to_string());
+        let leaving = workload.metadata.deletion_timestamp.is_some();
+        if !leaving && observed.engine.is_ok() && !workload.spec.depends_on.is_empty() {
+            observed.cycle = self.look_for_cycle(workload).await.map_err(reading)?;
+            observed.dependencies = self.look_at_dependencies(workload).await.map_err(reading)?;
+        }
+        Ok(observed)
+    }
+
+    /// Whole or not at all: half a view would make a container that did not answer look absent.
+    async fn look_at_engine(&self, workload: &Workload) -> EngineResult<EngineView> {
+        let uid = workload.metadata.uid.as_deref().unwrap_or_default();
+        let mut ours = self.containers.list(Some((label::OWNER_UID, Some(uid)))).await?;
+        // A total order: the engine's may differ from one list to the next.
+        ours.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        let owner = name_of(workload);
+        let (live, candidate) = futures::try_join!(
+            self.look_at_variant(workload, &owner, Variant::Live, &ours),
+            self.look_at_variant(workload, &owner, Variant::Candidate, &ours),
+        )?;
+        let probed: Vec<ContainerId> =
+            [&live, &candidate].into_iter().filter_map(|(_, probed)| probed.clone()).collect();
+        self.prober.keep_only(&owner, &probed);
+        Ok(EngineView { live: live.0, candidate: candidate.0 })
+    }
+
+    /// With the id of the container whose health was asked for.
+    async fn look_at_variant(
+        &self,
+        workload: &Workload,
+        owner: &ObjectName,
+        variant: Variant,
+        all: &[Container],
+    ) -> EngineResult<(VariantSeen, Option<ContainerId>)> {
+        let ours: Vec<Container> = all.iter().filter(|c| names::variant(c) == Some(variant)).cloned().collect();
+        let mut seen = VariantSeen { failures: self.failures.of(owner, variant), ..VariantSeen::default() };
+        let subject = match decide::wish(workload, variant) {
+            Wish::Absent => None,
+            Wish::Adopt { name, .. } => {
+                seen.named = self.named(name).await?;
+                seen.named.clone()
+            }
+            Wish::Inline { spec, running } => {
+                let namespace = owner.namespace.as_deref().unwrap_or("default");
+                seen.named = self.named(&names::container(namespace, &owner.name, variant)).await?;
+                let hash = spec.hash();
+                let keep = choose(&ours, Some(&hash));
+                if running && keep.is_none_or(|c| names::spec_hash(c) != Some(&hash)) {
+                    seen.image = self.look_at_image(spec).await?;
+                }
+                keep.cloned()
+            }
+        };
+        seen.ours = ours;
+        let probes = workload.spec.probes.as_ref();
+        seen.health = subject.as_ref().map_or_else(Health::default, |c| self.prober.health(owner, c, probes));
+        let probed = subject.filter(|c| c.state == ContainerState::Running).map(|c| c.id);
+        Ok((seen, probed))
+    }
+
+    /// Engines answer to prefixes of ids too: only the name counts.
+    async fn named(&self, name: &str) -> EngineResult<Option<Container>> {
+        Ok(self.containers.inspect(name).await?.filter(|found| found.name == name))
+    }
+
+    async fn look_at_image(&self, spec: &ContainerSpec) -> EngineResult<ImageSeen> {
+        let present = match self.containers.image(&spec.image).await {
+            Ok(found) => found.is_some(),
+            // A reference that the engine will not even look for: the pull says why.
+            Err(EngineError::Terminal { .. } | EngineError::NotFound(_)) => false,
+            Err(error @ (EngineError::Unreachable(_) | EngineError::MayHaveTakenEffect(_))) => return Err(error),
+        };
+        Ok(ImageSeen { present: Some(present), pull: self.puller.seen(&spec.image) })
+    }
+}
+
+fn reading(source: ApiError) -> PassError {
+    PassError::Objects { doing: "read the dependencies", source }
+}
