@@ -1,1 +1,227 @@
-//! (skeleton)
+//! How all of it is put together: the one place that knows every module. It only wires; each part builds itself from what
+//! it is given.
+//!
+//! Start, in this order, so that what fails fails before anything is touched: listen, open the store (which locks the data
+//! directory), open the registry, then the controllers, gitops and the server. The end is the supervisor's, in stages:
+//! nothing new comes in, controllers finish their passes, events are written, the store closes.
+//!
+//! A `kill -9` at any point is survived: what was acknowledged is durable, the kernel gives the lock back, and the next
+//! process begins by looking at what there is.
+
+mod expiry;
+mod readiness;
+mod reality;
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use crate::runtime::supervisor::TaskFailure;
+use crate::{
+    api,
+    config::{self, Config},
+    gitops::{self, Gitops, files::real::RealFiles},
+    registry::{ApiError, Kinds, Registry, ids::RandomIds},
+    runtime::{
+        clock::{Clock, SystemClock},
+        event_writer::EventWriter,
+        events::Recorder,
+        metrics::RuntimeMetrics,
+        registry_objects::RegistryObjects,
+        supervisor::{Stage, Supervisor},
+    },
+    server::{self, Auth, ServerMetrics, ServerState},
+    store::{EmbeddedStore, EngineError, Options, Store},
+    telemetry,
+};
+use readiness::Lifecycle;
+use reality::World;
+
+/// Under which name the process itself writes (events, the Source `desired`).
+const FIELD_MANAGER: &str = "gaia";
+
+/// Why a server did not start. Nothing was left behind but an empty data directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}{}", hint(source))]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot open the store in {}", directory.display())]
+    Store { directory: std::path::PathBuf, source: EngineError },
+    #[error("cannot {doing}")]
+    Registry { doing: &'static str, source: Box<ApiError> },
+    #[error("Docker is not wired up yet: use --reality simulated")]
+    NoDocker,
+}
+
+/// What people most often need to know about a port they cannot have.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (is another gaia running? choose another address with --listen)",
+        _ => "",
+    }
+}
+
+/// A server at work. Dropping it ends it without order; [`Running::shutdown`] is the way.
+pub struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    lifecycle: Lifecycle,
+    ended: watch::Receiver<bool>,
+    supervision: JoinHandle<Result<(), TaskFailure>>,
+}
+
+impl Running {
+    /// Where it listens: the port that was found when port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ready when the server has ended by itself, which is a failure that [`Running::shutdown`] then tells. Cancel-safe.
+    pub async fn ended(&mut self) {
+        // The sender goes with the task, whatever became of it.
+        self.ended.wait_for(|ended| *ended).await.ok();
+    }
+
+    /// Ends everything in order, in less than ten seconds, open watches or not.
+    pub async fn shutdown(self) -> Result<(), TaskFailure> {
+        self.lifecycle.enter(readiness::Stage::Ending);
+        self.stop.cancel();
+        self.supervision.await.unwrap_or_else(|error| {
+            let message = error.to_string();
+            Err(TaskFailure::Panicked { name: "supervisor", message })
+        })
+    }
+}
+
+/// Starts a server. When this returns it answers requests and is ready.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(|source| StartError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+    let store = open_store(&config)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let registry = open_registry(store.clone(), clock.clone()).await?;
+    let world = world(&config, clock.clone())?;
+    let metrics = RuntimeMetrics::default();
+    let lifecycle = Lifecycle::default();
+    let parts = Parts { config, registry, clock, world, metrics };
+    let supervisor = parts.spawn(listener, store, &lifecycle).await?;
+    let running = supervise(supervisor, address, lifecycle);
+    info!(%address, version = telemetry::VERSION, "gaia serves");
+    Ok(running)
+}
+
+fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, StartError> {
+    // Blocks while every row is read; nobody waits for us yet.
+    tokio::task::block_in_place(|| EmbeddedStore::open_dir(&config.data_dir, Options::default()))
+        .map_err(|source| StartError::Store { directory: config.data_dir.clone(), source })
+}
+
+/// All kinds over a store.
+async fn open_registry(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Arc<Registry>, StartError> {
+    let failed = |doing| move |source| StartError::Registry { doing, source: Box::new(source) };
+    let kinds = Kinds::from_crds(&api::crds()).map_err(failed("read the definitions of our kinds"))?;
+    Registry::open(store, kinds, clock, Arc::new(RandomIds)).await.map_err(failed("write what must exist"))
+}
+
+fn world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, StartError> {
+    match config.reality {
+        config::Reality::Docker => Err(StartError::NoDocker),
+        config::Reality::Simulated => Ok(World::simulated(&reality::leisurely(clock))),
+    }
+}
+
+/// What the tasks are made from.
+struct Parts {
+    config: Config,
+    registry: Arc<Registry>,
+    clock: Arc<dyn Clock>,
+    world: World,
+    metrics: RuntimeMetrics,
+}
+
+impl Parts {
+    /// Starts every task, what is told to before what tells.
+    async fn spawn(
+        self,
+        listener: TcpListener,
+        store: Arc<EmbeddedStore>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Supervisor, StartError> {
+        let mut supervisor = Supervisor::new();
+        let mut exposition = telemetry::metrics();
+        self.metrics.register(&mut exposition);
+        let server_metrics = ServerMetrics::register(&mut exposition);
+        spawn_store(&mut supervisor, store);
+        let recorder = self.spawn_events(&mut supervisor);
+        self.spawn_gitops(&mut supervisor, recorder).await?;
+        let state = ServerState {
+            registry: self.registry,
+            shutdown: supervisor.token(Stage::Intake),
+            auth: Auth::tokens(self.config.tokens.iter().map(|token| token.reveal().to_owned())),
+            readiness: Arc::new(lifecycle.clone()),
+            clock: self.clock,
+            metrics: server_metrics,
+            exposition: Arc::new(exposition),
+        };
+        supervisor.spawn(Stage::Intake, "server", |stop| server::serve(listener, server::router(state), stop));
+        lifecycle.enter(readiness::Stage::Serving);
+        Ok(supervisor)
+    }
+
+    fn objects(&self) -> RegistryObjects {
+        RegistryObjects { registry: self.registry.clone(), field_manager: FIELD_MANAGER }
+    }
+
+    /// The writer of events, and the task that removes old ones.
+    fn spawn_events(&self, supervisor: &mut Supervisor) -> Recorder {
+        let (recorder, inbox) = Recorder::new(self.clock.clone(), self.metrics.clone());
+        let writer = EventWriter {
+            objects: self.objects(),
+            inbox,
+            instance: self.config.node_name.clone(),
+            metrics: self.metrics.clone(),
+        };
+        supervisor.spawn(Stage::Telling, "events", async |stop| {
+            writer.run(stop).await;
+            Ok::<(), Infallible>(())
+        });
+        let (registry, clock) = (self.registry.clone(), self.clock.clone());
+        supervisor.spawn(Stage::Telling, "event-expiry", |stop| expiry::run(registry, clock, stop));
+        recorder
+    }
+
+    /// Every Source there is, and the one that `--desired` asks for.
+    async fn spawn_gitops(&self, supervisor: &mut Supervisor, recorder: Recorder) -> Result<(), StartError> {
+        if let Some(directory) = &self.config.desired {
+            let doing = "make the Source of the desired files";
+            let made = gitops::ensure_desired(&self.registry, directory).await;
+            made.map_err(|source| StartError::Registry { doing, source: Box::new(source) })?;
+        }
+        let (registry, clock) = (self.registry.clone(), self.clock.clone());
+        gitops::spawn(supervisor, Gitops { registry, recorder, clock, files: Arc::new(RealFiles) });
+        Ok(())
+    }
+}
+
+/// Closes the store when everything else has ended.
+fn spawn_store(supervisor: &mut Supervisor, store: Arc<EmbeddedStore>) {
+    supervisor.spawn(Stage::Store, "store", async move |stop: CancellationToken| {
+        stop.cancelled().await;
+        tokio::task::spawn_blocking(move || store.close()).await
+    });
+}
+
+fn supervise(supervisor: Supervisor, address: SocketAddr, lifecycle: Lifecycle) -> Running {
+    let stop = CancellationToken::new();
+    let (tell, ended) = watch::channel(false);
+    let stopped = stop.clone().cancelled_owned();
+    let supervision = tokio::spawn(async move {
+        let result = supervisor.run(stopped).await;
+        tell.send_replace(true);
+        result
+    });
+    Running { address, stop, lifecycle, ended, supervision }
+}

@@ -64,8 +64,8 @@ pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
 
 /// The registry behind `/metrics`, holding `gaia_build_info`. Who measures something registers it here at start-up.
 pub fn metrics() -> Registry {
-    let mut registry = Registry::with_prefix("gaia");
-    registry.register("build", "Which build this is", Info::new(vec![("version", VERSION), ("commit", commit())]));
+    let mut registry = Registry::default();
+    registry.register("gaia_build", "Which build this is", Info::new(vec![("version", VERSION), ("commit", commit())]));
     registry
 }
 

@@ -20,23 +20,19 @@ pub fn run(args: &CrdsArgs, out: &mut dyn Write) -> Outcome {
     match &args.output {
         Some(dir) => {
             fs::create_dir_all(dir).map_err(CliError::file(format!("cannot make {}", dir.display())))?;
-            for crd in all() {
+            for crd in api::crds() {
                 let path = dir.join(format!("{}.yaml", crd.name_any()));
                 fs::write(&path, yaml(&crd)?).map_err(CliError::file(format!("cannot write {}", path.display())))?;
                 writeln!(out, "{}", path.display())?;
             }
         }
         None => {
-            for crd in all() {
+            for crd in api::crds() {
                 write!(out, "---\n{}", yaml(&crd)?)?;
             }
         }
     }
     Ok(0)
-}
-
-fn all() -> Vec<CustomResourceDefinition> {
-    api::crds()
 }
 
 fn yaml(crd: &CustomResourceDefinition) -> Result<String, CliError> {

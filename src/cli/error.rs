@@ -4,7 +4,10 @@ use std::{error::Error, io};
 
 use kube::core::Status;
 
-use crate::config::ConfigError;
+use crate::{
+    app::{StartError, TaskFailure},
+    config::ConfigError,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -21,6 +24,11 @@ pub enum CliError {
     /// The server said no, or nothing.
     #[error("{doing}")]
     Server { doing: String, source: Refusal },
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The server ended by itself.
+    #[error(transparent)]
+    Ended(#[from] TaskFailure),
     #[error("{0}")]
     Failed(String),
     /// Of `diff`, where 1 has another meaning.
@@ -66,7 +74,12 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) | CliError::Config(_) | CliError::Diff(_) => 2,
-            CliError::Output(_) | CliError::File { .. } | CliError::Server { .. } | CliError::Failed(_) => 1,
+            CliError::Output(_)
+            | CliError::File { .. }
+            | CliError::Server { .. }
+            | CliError::Start(_)
+            | CliError::Ended(_)
+            | CliError::Failed(_) => 1,
         }
     }
 

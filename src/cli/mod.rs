@@ -16,7 +16,9 @@ mod get;
 mod kubeconfig;
 mod manifest;
 mod print;
+mod serve;
 mod session;
+mod signals;
 mod table;
 mod target;
 mod watch;
@@ -54,6 +56,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server
+    Serve(serve::ServeArgs),
     /// Show objects: as a table, or whole
     Get(get::GetArgs),
     /// Show all about objects: spec, status, conditions, events
@@ -91,6 +95,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
     match cli.command {
+        Command::Serve(args) => serve::run(args, out),
         Command::Get(args) => block_on(get::run(args, out)),
         Command::Describe(args) => block_on(describe::run(args, out)),
         Command::Watch(args) => block_on(watch::run(args, out)),

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Request, Response, Uri, header};
 use clap::Args;
 use futures::{StreamExt, stream::BoxStream};
 use kube::{
-    Client,
+    Api, Client, Resource,
     client::Body,
     core::{Status, WatchEvent},
 };
@@ -105,6 +105,11 @@ impl Session {
     ) -> Result<BoxStream<'static, kube::Result<WatchEvent<Value>>>, Refusal> {
         let events = self.client.request_events(accepting(request, TABLE)).await.map_err(|e| self.refused(e))?;
         Ok(events.boxed())
+    }
+
+    /// The objects of one of our kinds, of all namespaces.
+    pub fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
     }
 
     /// What went wrong, in terms of the server.

@@ -1,0 +1,93 @@
+//! `gaia serve`: settings in, a server until a signal says otherwise.
+
+use std::{io::Write, path::PathBuf};
+
+use clap::Args;
+
+use super::{CliError, Outcome};
+use crate::{
+    app::{self, Running},
+    config::{Config, DEFAULT_LISTEN, Layers},
+    telemetry,
+};
+
+/// Each of these can also be given as `GAIA_…` in the environment or in the file; a flag wins.
+#[derive(Debug, Args)]
+#[command(after_help = "Every flag but --config is also a variable (--data-dir: GAIA_DATA_DIR) and a key of the file \
+(dataDir). A flag wins over the variable, the variable over the file.")]
+pub struct ServeArgs {
+    /// Settings file, YAML; /etc/gaia/gaia.yaml if that is there [env: GAIA_CONFIG=]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, value_name = "ADDRESS", help = format!("Address to listen on; other than loopback only with --token-file [default: {DEFAULT_LISTEN}]"))]
+    listen: Option<String>,
+    /// Where objects are kept [default: $XDG_STATE_HOME/gaia, ~/.local/state/gaia or /var/lib/gaia]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Directory of desired files to follow
+    #[arg(long, value_name = "DIR")]
+    desired: Option<String>,
+    /// What the controllers act on: docker, or simulated containers [default: docker]
+    #[arg(long, value_name = "docker|simulated")]
+    reality: Option<String>,
+    /// File of bearer tokens, one a line; without one of them only health is answered
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
+    /// Name of this host among the nodes [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// How log lines look: text or json [default: text]
+    #[arg(long, value_name = "text|json")]
+    log_format: Option<String>,
+    /// What is logged: error, warn, info, debug, trace or a filter as in RUST_LOG [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl ServeArgs {
+    fn settings(self) -> Result<Config, CliError> {
+        let flags = [
+            ("listen", self.listen),
+            ("dataDir", self.data_dir),
+            ("desired", self.desired),
+            ("reality", self.reality),
+            ("tokenFile", self.token_file),
+            ("nodeName", self.node_name),
+            ("logFormat", self.log_format),
+            ("logLevel", self.log_level),
+        ];
+        let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        // A variable that is not UTF-8 cannot be any value we know.
+        let variable = |name: &str| std::env::var(name).ok();
+        Ok(Config::from_layers(&Layers::read(flags, self.config.as_deref(), &variable)?)?)
+    }
+}
+
+pub fn run(args: ServeArgs, out: &mut dyn Write) -> Outcome {
+    let config = args.settings()?;
+    telemetry::init(&config.log).map_err(|e| CliError::Failed(e.to_string()))?;
+    runtime()?.block_on(async {
+        let stop = super::signals::first()?;
+        let running = app::start(config).await?;
+        writeln!(out, "gaia listens on http://{}", running.local_addr())?;
+        out.flush()?;
+        until(running, stop).await
+    })
+}
+
+/// Everything of a server, on all cores.
+pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::file("cannot start the runtime"))
+}
+
+/// Serves until `stop` or until a task of the server fails; either way everything is ended in order.
+pub async fn until(mut running: Running, stop: impl Future<Output = ()>) -> Outcome {
+    // Both arms are cancel-safe: `ended` only waits, and `stop` is not used again.
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = running.ended() => {}
+    }
+    running.shutdown().await?;
+    Ok(0)
+}
