@@ -4,6 +4,8 @@
 //! Verbs are ends: `start` of a running container, `stop` of a stopped one, `remove` of an absent one succeed. After an
 //! error that [may have taken effect](EngineError::MayHaveTakenEffect) the caller looks again before it does anything else.
 
+pub mod docker;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::{future::BoxFuture, stream::BoxStream};

@@ -1,0 +1,144 @@
+//! What Docker shows of a container into our words.
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState as DockerState, ContainerStateStatusEnum as Status, EndpointSettings,
+    HealthStatusEnum, NetworkSettings, PortMap,
+};
+use jiff::Timestamp;
+
+use crate::{
+    adapters::containers::{Attachment, Container, ContainerId, ContainerState, EngineHealth, PublishedPort},
+    api::container::Protocol,
+};
+
+/// Docker writes so many digits of the id where it wants a short one.
+const SHORT_ID: usize = 12;
+
+/// `None` when the answer lacks what every container has; nothing is guessed then.
+pub(super) fn container(seen: ContainerInspectResponse) -> Option<Container> {
+    let id = seen.id?;
+    let state = seen.state?;
+    let status = container_state(state.status?)?;
+    let running = matches!(status, ContainerState::Running | ContainerState::Paused);
+    let config = seen.config.unwrap_or_default();
+    let networks = seen.network_settings.unwrap_or_default();
+    Some(Container {
+        name: seen.name?.trim_start_matches('/').to_owned(),
+        image: config.image.unwrap_or_default(),
+        image_id: seen.image.unwrap_or_default(),
+        labels: config.labels.unwrap_or_default().into_iter().collect(),
+        state: status,
+        // Of a container that does not run Docker shows the last verdict, which says nothing any more.
+        health: running.then(|| health(&state)).flatten(),
+        exit_code: state.exit_code.unwrap_or(0),
+        oom_killed: state.oom_killed.unwrap_or(false),
+        error: state.error.clone().unwrap_or_default(),
+        created_at: seen.created.as_deref().and_then(timestamp),
+        started_at: state.started_at.as_deref().and_then(timestamp),
+        finished_at: state.finished_at.as_deref().and_then(timestamp).filter(|_| !running),
+        ports: published(networks.ports.as_ref()),
+        attachments: attachments(&id, networks),
+        id: ContainerId(id),
+    })
+}
+
+fn container_state(status: Status) -> Option<ContainerState> {
+    Some(match status {
+        Status::CREATED => ContainerState::Created,
+        // Its process is still there.
+        Status::RUNNING | Status::STOPPING => ContainerState::Running,
+        Status::PAUSED => ContainerState::Paused,
+        Status::RESTARTING => ContainerState::Restarting,
+        Status::REMOVING => ContainerState::Removing,
+        Status::EXITED => ContainerState::Exited,
+        Status::DEAD => ContainerState::Dead,
+        Status::EMPTY => return None,
+    })
+}
+
+fn health(state: &DockerState) -> Option<EngineHealth> {
+    match state.health.as_ref()?.status? {
+        HealthStatusEnum::STARTING => Some(EngineHealth::Starting),
+        HealthStatusEnum::HEALTHY => Some(EngineHealth::Healthy),
+        HealthStatusEnum::UNHEALTHY => Some(EngineHealth::Unhealthy),
+        HealthStatusEnum::NONE | HealthStatusEnum::EMPTY => None,
+    }
+}
+
+/// Docker says year 1 for never.
+fn timestamp(text: &str) -> Option<Timestamp> {
+    text.parse().ok().filter(|at: &Timestamp| *at > Timestamp::UNIX_EPOCH)
+}
+
+fn attachments(id: &str, settings: NetworkSettings) -> Vec<Attachment> {
+    let networks = settings.networks.unwrap_or_default();
+    let mut attachments: Vec<_> = networks
+        .into_iter()
+        .map(|(network, endpoint)| Attachment {
+            network,
+            aliases: aliases(id, &endpoint),
+            ip: endpoint.ip_address.filter(|ip| !ip.is_empty()),
+        })
+        .collect();
+    attachments.sort_by(|a, b| a.network.cmp(&b.network));
+    attachments
+}
+
+/// Sorted, without the short id that Docker adds.
+pub(super) fn aliases(id: &str, endpoint: &EndpointSettings) -> Vec<String> {
+    let short = &id[..id.len().min(SHORT_ID)];
+    let mut aliases: Vec<_> = endpoint.aliases.iter().flatten().filter(|alias| *alias != short).cloned().collect();
+    aliases.sort();
+    aliases.dedup();
+    aliases
+}
+
+fn published(ports: Option<&PortMap>) -> Vec<PublishedPort> {
+    let mut published = Vec::new();
+    for (key, bindings) in ports.into_iter().flatten() {
+        let Some((container_port, protocol)) = port_key(key) else { continue };
+        for binding in bindings.iter().flatten() {
+            let Some(host_port) = binding.host_port.as_ref().and_then(|port| port.parse().ok()) else { continue };
+            let host_ip = binding.host_ip.clone().unwrap_or_default();
+            published.push(PublishedPort { container_port, host_ip, host_port, protocol });
+        }
+    }
+    published
+        .sort_by(|a, b| (a.container_port, a.host_port, &a.host_ip).cmp(&(b.container_port, b.host_port, &b.host_ip)));
+    published
+}
+
+/// `80/tcp`. Protocols that we do not speak are left out.
+fn port_key(key: &str) -> Option<(u16, Protocol)> {
+    let (port, protocol) = key.split_once('/')?;
+    let protocol = match protocol {
+        "tcp" => Protocol::TCP,
+        "udp" => Protocol::UDP,
+        _ => return None,
+    };
+    Some((port.parse().ok()?, protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_is_not_a_time() {
+        assert_eq!(timestamp("0001-01-01T00:00:00Z"), None);
+        assert!(timestamp("2026-01-02T03:04:05.678901234Z").is_some());
+    }
+
+    #[test]
+    fn short_id_is_no_alias() {
+        let aliases_seen = ["web".to_owned(), "0123456789ab".to_owned(), "api".to_owned()];
+        let endpoint = EndpointSettings { aliases: Some(aliases_seen.to_vec()), ..EndpointSettings::default() };
+        assert_eq!(aliases("0123456789abcdef", &endpoint), ["api", "web"]);
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let seen = ContainerInspectResponse { id: Some("a".to_owned()), ..ContainerInspectResponse::default() };
+        assert_eq!(container(seen), None);
+    }
+}

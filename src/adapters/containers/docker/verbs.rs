@@ -1,0 +1,212 @@
+//! The verbs of [`Containers`] on Docker.
+
+use std::{collections::HashMap, time::Duration};
+
+use bollard::{
+    Docker,
+    query_parameters::{
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+    },
+};
+use futures::{
+    FutureExt, StreamExt, TryStreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+
+use super::{DEADLINE, DockerEngine, errors::Call, events, exec, observe, pull, request};
+use crate::adapters::containers::{
+    Container, ContainerId, ContainerRequest, Containers, EngineError, EngineEvent, EngineResult, ExecResult,
+    PullProgress, TerminalReason,
+};
+
+/// Inspections at a time while listing.
+const INSPECTIONS: usize = 8;
+
+impl DockerEngine {
+    async fn list_all(&self, label: Option<(&str, Option<&str>)>) -> EngineResult<Vec<Container>> {
+        let docker = self.client().await?;
+        let mut filters: HashMap<&str, Vec<String>> = HashMap::new();
+        if let Some((key, value)) = label {
+            filters.insert("label", vec![value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"))]);
+        }
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let call = Call::read("list containers", "");
+        let listed = self.within(call, DEADLINE, docker.list_containers(Some(options))).await?;
+        let mut ids: Vec<_> = listed.into_iter().filter_map(|summary| summary.id).collect();
+        ids.sort();
+        // One that vanished since is left out; any other failure fails the whole.
+        stream::iter(ids)
+            .map(|id| async move { self.look(&id).await })
+            .buffered(INSPECTIONS)
+            .try_filter_map(|found| std::future::ready(Ok(found)))
+            .try_collect()
+            .await
+    }
+
+    /// Docker also takes the beginning of an id for an answer; we do not.
+    async fn look(&self, id_or_name: &str) -> EngineResult<Option<Container>> {
+        if !is_plain(id_or_name) {
+            return Ok(None);
+        }
+        let docker = self.client().await?;
+        let call = Call::read("inspect", id_or_name);
+        let seen = match self.within(call, DEADLINE, docker.inspect_container(id_or_name, None)).await {
+            Ok(seen) => seen,
+            Err(EngineError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let container = observe::container(seen).ok_or_else(|| call.unanswered("the answer is incomplete"))?;
+        Ok(Some(container).filter(|found| found.id.0 == id_or_name || found.name == id_or_name))
+    }
+
+    async fn make(&self, request: &ContainerRequest) -> EngineResult<ContainerId> {
+        let body = request::body(request)?;
+        self.require_networks(&request.networks).await?;
+        let docker = self.client().await?;
+        let options = CreateContainerOptionsBuilder::default().name(&request.name).build();
+        let call = Call::effect("create", &request.name);
+        let made = self.within(call, DEADLINE, docker.create_container(Some(options), body)).await?;
+        for (network, aliases) in request.networks.iter().skip(1) {
+            if let Err(error) = self.connect(&made.id, network, aliases).await {
+                return Err(self.unmake(&docker, &made.id, error).await);
+            }
+        }
+        Ok(ContainerId(made.id))
+    }
+
+    /// A container that could not be finished is none. When it cannot be removed either, the caller finds it.
+    async fn unmake(&self, docker: &Docker, id: &str, error: EngineError) -> EngineError {
+        match self.delete(docker, id).await {
+            Ok(()) => error,
+            Err(second) => EngineError::MayHaveTakenEffect(format!("{error}, and removing it again: {second}")),
+        }
+    }
+
+    async fn delete(&self, docker: &Docker, id: &str) -> EngineResult<()> {
+        let options = RemoveContainerOptionsBuilder::default().v(true).build();
+        let call = Call::effect("remove", id);
+        match self.within(call, DEADLINE, docker.remove_container(id, Some(options))).await {
+            Err(EngineError::NotFound(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn name(&self, id: &ContainerId, name: &str) -> EngineResult<()> {
+        let docker = self.client().await?;
+        let container = self.look(&id.0).await?.ok_or_else(|| EngineError::NotFound(format!("container {id}")))?;
+        if container.name == name {
+            return Ok(());
+        }
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        self.within(Call::effect("rename", &container.name), DEADLINE, docker.rename_container(&id.0, options)).await
+    }
+
+    async fn find_image(&self, image: &str) -> EngineResult<Option<String>> {
+        if !is_plain(image) {
+            return Ok(None);
+        }
+        let docker = self.client().await?;
+        match self.within(Call::read("inspect image", image), DEADLINE, docker.inspect_image(image)).await {
+            Ok(found) => Ok(found.id),
+            Err(EngineError::NotFound(_))
+            | Err(EngineError::Terminal { reason: TerminalReason::ImageNotFound, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Containers for DockerEngine {
+    fn list<'a>(&'a self, label: Option<(&'a str, Option<&'a str>)>) -> BoxFuture<'a, EngineResult<Vec<Container>>> {
+        self.list_all(label).boxed()
+    }
+
+    fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>> {
+        self.look(id_or_name).boxed()
+    }
+
+    fn create<'a>(&'a self, request: &'a ContainerRequest) -> BoxFuture<'a, EngineResult<ContainerId>> {
+        self.make(request).boxed()
+    }
+
+    fn start<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>> {
+        async move {
+            let docker = self.client().await?;
+            self.within(Call::effect("start", &id.0), DEADLINE, docker.start_container(&id.0, None)).await
+        }
+        .boxed()
+    }
+
+    fn stop<'a>(&'a self, id: &'a ContainerId, grace: Duration) -> BoxFuture<'a, EngineResult<()>> {
+        async move {
+            let docker = self.client().await?;
+            let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+            let options = StopContainerOptionsBuilder::default().t(seconds).build();
+            let call = Call::effect("stop", &id.0);
+            self.within(call, grace + DEADLINE, docker.stop_container(&id.0, Some(options))).await
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>> {
+        async move { self.delete(&self.client().await?, &id.0).await }.boxed()
+    }
+
+    fn rename<'a>(&'a self, id: &'a ContainerId, name: &'a str) -> BoxFuture<'a, EngineResult<()>> {
+        self.name(id, name).boxed()
+    }
+
+    fn ensure_network<'a>(&'a self, name: &'a str) -> BoxFuture<'a, EngineResult<()>> {
+        self.make_network(name).boxed()
+    }
+
+    fn ensure_attached<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        network: &'a str,
+        aliases: &'a [String],
+    ) -> BoxFuture<'a, EngineResult<()>> {
+        async move {
+            let container = self.look(&id.0).await?;
+            let container = container.ok_or_else(|| EngineError::NotFound(format!("container {id}")))?;
+            self.attach(&container, network, aliases).await
+        }
+        .boxed()
+    }
+
+    fn image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, EngineResult<Option<String>>> {
+        self.find_image(image).boxed()
+    }
+
+    fn pull<'a>(
+        &'a self,
+        image: &'a str,
+        progress: &'a (dyn Fn(PullProgress) + Send + Sync),
+    ) -> BoxFuture<'a, EngineResult<()>> {
+        pull::pull(self, image, progress).boxed()
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        command: &'a [String],
+        timeout: Duration,
+    ) -> BoxFuture<'a, EngineResult<ExecResult>> {
+        async move {
+            let docker = self.client().await?;
+            self.within(Call::effect("exec in", &id.0), timeout, exec::exec(&docker, &id.0, command)).await
+        }
+        .boxed()
+    }
+
+    fn events(&self) -> BoxStream<'static, EngineEvent> {
+        events::listen(self.clone())
+    }
+}
+
+/// Can be part of a URL as it is, and does not lead elsewhere. Nothing in Docker has another name.
+fn is_plain(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    !name.is_empty() && !name.contains("..") && name.chars().all(known)
+}

@@ -1,0 +1,23 @@
+//! What several test targets share. Each uses a part of it.
+#![allow(dead_code, reason = "compiled into every target that uses some of it")]
+
+pub mod dockerd;
+pub mod fixture;
+pub mod registry;
+
+use std::time::Duration;
+
+/// Waits until `look` finds something, for real or paused time.
+pub async fn eventually<T>(what: &str, deadline: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let search = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            // Between two looks at a thing that tells nobody of its changes.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let found = tokio::time::timeout(deadline, search).await;
+    found.unwrap_or_else(|_| panic!("not within {deadline:?}: {what}"))
+}
