@@ -1,5 +1,7 @@
 //! What can be said: one file per kind (spec, status, reasons, printed columns, validation). No I/O, no decisions.
 
+#![allow(clippy::duplicated_attributes, reason = "the arguments of kube's attributes repeat by design")]
+
 pub mod condition;
 pub mod container;
 pub mod droplet;
