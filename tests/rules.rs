@@ -2,10 +2,15 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use common::{kinds::minimal, rules::CASES};
-use gaia::api;
+use gaia::{
+    api,
+    registry::{DeleteOptions, Kinds, ObjectName, RandomIds, Reason, Registry, WriteOptions},
+    runtime::clock::SystemClock,
+    store::{EmbeddedStore, MemoryEngine, Options},
+};
 use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::{Value, json};
 
@@ -75,6 +80,66 @@ fn the_smallest_object_of_each_kind_is_valid() {
     for (kind, schema) in schemas() {
         let outcome = Validator::new().validate(&schema, &minimal(&kind), None);
         assert!(outcome.is_ok(), "{kind}: {outcome:?}");
+    }
+}
+
+async fn registry() -> Arc<Registry> {
+    let store = EmbeddedStore::open(MemoryEngine::default(), Options::default()).expect("an empty disk");
+    let kinds = Kinds::from_crds(&api::crds()).expect("our own kinds are structural, and their rules compile");
+    Registry::open(store, kinds, Arc::new(SystemClock), Arc::new(RandomIds)).await.expect("an empty store")
+}
+
+fn options() -> WriteOptions {
+    WriteOptions { field_manager: "test".to_owned(), ..WriteOptions::default() }
+}
+
+#[tokio::test]
+async fn the_registry_takes_the_smallest_object_of_each_kind() {
+    let registry = registry().await;
+    for crd in api::crds() {
+        let kind = registry.kinds().by_kind(api::GROUP, api::VERSION, &crd.spec.names.kind).expect("served");
+        let namespace = kind.namespaced.then_some("default");
+        let written = registry.create(&kind, namespace, minimal(&kind.kind), &options()).await;
+        let written = written.unwrap_or_else(|error| panic!("{}: {error}", kind.kind));
+        assert_eq!(written.warnings, Vec::<String>::new(), "{}", kind.kind);
+        // Defaults filled in, it is as valid as before.
+        let full = written.version.object.clone();
+        let again = registry.update(&kind, &ObjectName::of(&full), full, &options()).await;
+        again.unwrap_or_else(|error| panic!("{}, with its defaults: {error}", kind.kind));
+    }
+}
+
+#[tokio::test]
+async fn the_registry_tells_good_from_bad() {
+    let registry = registry().await;
+    for case in CASES {
+        let kind = registry.kinds().by_kind(api::GROUP, api::VERSION, case.kind).expect("served");
+        let namespace = kind.namespaced.then_some("default");
+        let mut outcomes = Vec::new();
+        for patch in [case.good, case.bad] {
+            let object = case.object(patch);
+            let mut name = ObjectName::of(&object);
+            name.namespace = namespace.map(str::to_owned);
+            outcomes.push(match case.old {
+                None => registry.create(&kind, namespace, object, &options()).await,
+                Some(old) => {
+                    registry
+                        .create(&kind, namespace, case.object(old), &options())
+                        .await
+                        .expect("the old one is valid");
+                    registry.update(&kind, &name, object, &options()).await
+                }
+            });
+            if case.old.is_some() || outcomes.last().is_some_and(Result::is_ok) {
+                registry.delete(&kind, &name, &DeleteOptions::default()).await.expect("it is there");
+            }
+        }
+        let bad = outcomes.pop().expect("two").expect_err(case.bad);
+        assert_eq!(bad.reason, Reason::Invalid, "{}: {}: {bad}", case.kind, case.bad);
+        assert!(bad.message.contains(case.message), "{}: {}: {bad}", case.kind, case.bad);
+        if let Err(error) = outcomes.pop().expect("two") {
+            panic!("{}: {}: {error}", case.kind, case.good);
+        }
     }
 }
 

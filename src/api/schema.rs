@@ -12,7 +12,8 @@ const KNOWN_FORMATS: [&str; 5] = ["int32", "int64", "float", "double", "date-tim
 ///
 /// * no field is `nullable`. Every optional field of ours may simply be absent, and a `null` is then pruned before any rule
 ///   sees it, so that `has(self.x)` means "was given" (a nullable field that is null *has* a value, null);
-/// * no formats that API servers do not know (`uint32`: the bounds say it already);
+/// * whole numbers have the bounds of their type, since a number that is stored must be readable, and no formats that API
+///   servers do not know (`uint32`);
 /// * the kind is described by its own words, and no time by those of the Go type.
 pub(super) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
@@ -31,6 +32,10 @@ fn simplify(schema: &mut JSONSchemaProps) {
     if schema.description.as_deref().is_some_and(|d| d.starts_with("Time is a wrapper")) {
         schema.description = None;
     }
+    if let Some((minimum, maximum)) = schema.format.as_deref().and_then(bounds_of) {
+        schema.minimum = Some(schema.minimum.unwrap_or(minimum));
+        schema.maximum = Some(schema.maximum.unwrap_or(maximum));
+    }
     if schema.format.as_deref().is_some_and(|f| !KNOWN_FORMATS.contains(&f)) {
         schema.format = None;
     }
@@ -45,6 +50,16 @@ fn simplify(schema: &mut JSONSchemaProps) {
     match &mut schema.additional_properties {
         Some(JSONSchemaPropsOrBool::Schema(values)) => simplify(values),
         Some(JSONSchemaPropsOrBool::Bool(_)) | None => {}
+    }
+}
+
+/// The 64 bit types need none: JSON numbers of the API are 64 bit.
+fn bounds_of(format: &str) -> Option<(f64, f64)> {
+    match format {
+        "uint16" => Some((f64::from(u16::MIN), f64::from(u16::MAX))),
+        "int32" => Some((f64::from(i32::MIN), f64::from(i32::MAX))),
+        "uint32" => Some((f64::from(u32::MIN), f64::from(u32::MAX))),
+        _ => None,
     }
 }
 
