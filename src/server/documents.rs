@@ -38,7 +38,8 @@ pub fn answer(state: &ServerState, target: &Target, params: &Params, headers: &H
         Target::Group(group) => found(discovery::group(&kinds, group)),
         Target::GroupVersion { group, version } => found(discovery::resource_list(&kinds, group, version)),
         Target::OpenApiV2 if negotiate::only_openapi_protobuf(headers) => {
-            let media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+            // With a dot where the client asks with an `@`, as upstream: Go's parser of media types refuses the `@`.
+            let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
             Ok(vary(reply::bytes(StatusCode::OK, media, openapi::v2_protobuf())))
         }
         Target::OpenApiV2 => {

@@ -77,7 +77,7 @@ impl Feed {
         let mut pending = VecDeque::new();
         let after = match wish.from {
             From::After(revision) => revision,
-            From::Now => registry.store().revision().await.map_err(unavailable)?,
+            From::Now => registry.store().revision().await.map_err(broken)?,
             From::Everything => {
                 let options = ListOptions { selector: wish.selector.clone(), ..ListOptions::default() };
                 let list = registry.list(kind, namespace, &options).await?;
@@ -168,15 +168,15 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-fn broken(error: StoreError) -> ApiError {
+/// What a client is told of a store's refusal to follow.
+pub fn broken(error: StoreError) -> ApiError {
     match error {
-        StoreError::Expired { asked, oldest } => {
-            ApiError::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})"))
-        }
-        other => unavailable(other),
+        StoreError::Expired { asked, oldest } => ApiError::too_old(asked, oldest),
+        StoreError::Future { asked, latest } => ApiError::too_large(asked, latest),
+        StoreError::AlreadyExists(_)
+        | StoreError::NotFound(_)
+        | StoreError::Conflict(_)
+        | StoreError::Unavailable(_)
+        | StoreError::Closed => ApiError::new(Reason::ServiceUnavailable, error.to_string()),
     }
-}
-
-pub fn unavailable(error: StoreError) -> ApiError {
-    ApiError::new(Reason::ServiceUnavailable, error.to_string())
 }

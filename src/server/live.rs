@@ -26,14 +26,14 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     ServerState,
-    feed::{Feed, From, Told, Wish, unavailable},
+    feed::{Feed, From, Told, Wish, broken},
     metrics::OpenWatch,
     query::Params,
     watch::{Streaming, bookmark, revision, type_of, write_event},
 };
 use crate::{
     registry::{ApiError, ApiResult, Kind, Kinds, Reason, Selector, selector::Filtered},
-    store::{Change, Prefix, Revision, StoreError, StoreResult, Version, Watch},
+    store::{Change, Prefix, Revision, StoreResult, Version, Watch},
 };
 
 /// A client that takes longer than this for one frame has gone without saying so.
@@ -222,22 +222,16 @@ async fn everything(state: &ServerState, kinds: &Kinds, namespace: Option<&str>,
     let mut pending = VecDeque::new();
     let after = match wish.from {
         From::After(revision) => revision,
-        From::Now => store.revision().await.map_err(unavailable)?,
+        From::Now => store.revision().await.map_err(broken)?,
         From::Everything => {
-            let snapshot = store.list(&Prefix::all()).await.map_err(unavailable)?;
+            let snapshot = store.list(&Prefix::all()).await.map_err(broken)?;
             let seen = |version: &Arc<Version>| scope.covers(version) && wish.selector.matches(&version.object);
             pending.extend(snapshot.items.into_iter().filter(seen).map(Told::Initial));
             snapshot.revision
         }
     };
-    let cursor = match store.watch(Prefix::all(), after).await {
-        Ok(inner) => Ok(Box::new(Scoped { inner, scope }) as Box<dyn Watch>),
-        Err(StoreError::Expired { asked, oldest }) => {
-            Err(ApiError::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})")))
-        }
-        Err(error @ StoreError::Future { .. }) => Err(ApiError::new(Reason::Timeout, error.to_string())),
-        Err(error) => Err(unavailable(error)),
-    };
+    let cursor = store.watch(Prefix::all(), after).await.map_err(broken);
+    let cursor = cursor.map(|inner| Box::new(Scoped { inner, scope }) as Box<dyn Watch>);
     let selector = wish.selector.clone();
     let cursor = cursor.map(|cursor| -> Box<dyn Watch> {
         if selector.is_empty() { cursor } else { Box::new(Filtered::new(cursor, selector)) }

@@ -140,7 +140,7 @@ fn fresh_enough(params: &Params, list: &List) -> ApiResult<()> {
     };
     let asked = watch::revision(text)?;
     if asked > list.revision {
-        return Err(write::too_large(asked, list.revision));
+        return Err(ApiError::too_large(asked, list.revision));
     }
     if matching == Some("Exact") && asked != list.revision {
         let message = format!("The provided resource version {asked} is no longer kept for lists; list the latest");

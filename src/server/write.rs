@@ -15,12 +15,9 @@ use super::{
     shape,
     watch::revision,
 };
-use crate::{
-    registry::{
-        ApiError, ApiResult, Cause, DeleteOptions, Deleted, FieldValidation, List, ObjectName, Patch, Propagation,
-        Reason, WriteOptions, Written, error::Details,
-    },
-    store::Revision,
+use crate::registry::{
+    ApiError, ApiResult, DeleteOptions, Deleted, FieldValidation, List, ObjectName, Patch, Propagation, Reason,
+    WriteOptions, Written,
 };
 
 /// What a field manager's name may have, upstream.
@@ -206,18 +203,4 @@ async fn delete_options(params: &Params, headers: &HeaderMap, body: Body) -> Api
         uid: preconditions["uid"].as_str().map(str::to_owned),
         resource_version: preconditions["resourceVersion"].as_str().map(revision).transpose()?,
     })
-}
-
-/// 504 with the cause by which client-go knows that it asked for the future.
-pub fn too_large(asked: Revision, latest: Revision) -> ApiError {
-    let cause = Cause {
-        reason: "ResourceVersionTooLarge",
-        message: "Too large resource version".to_owned(),
-        field: String::new(),
-    };
-    ApiError {
-        reason: Reason::Timeout,
-        message: format!("Too large resource version: {asked}, current: {latest}"),
-        details: Some(Box::new(Details { causes: vec![cause], retry_after_seconds: Some(1), ..Details::default() })),
-    }
 }

@@ -1,0 +1,256 @@
+//! The real kubectl against a real listener: every command that people use on our kinds.
+
+mod support;
+
+use gaia::api::workload::Workload;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use support::{Cluster, kubectls, manifest};
+
+async fn applied(cluster: &Cluster, name: &str) {
+    let file = cluster.file(&format!("{name}.yaml"), &manifest(name));
+    let said = cluster.run(&format!("apply -f {file}")).await.ok();
+    assert_eq!(said, format!("workload.gaia.dev/{name} created\n"));
+}
+
+async fn status(cluster: &Cluster, name: &str, status: Value) -> Workload {
+    let patch = Patch::Merge(json!({"status": status}));
+    cluster.workloads().patch_status(name, &PatchParams::default(), &patch).await.expect("the status is written")
+}
+
+fn ready(value: &str) -> Value {
+    json!({"active": "Live", "conditions": [{
+        "type": "Ready", "status": value, "reason": "Running", "message": "it runs",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]})
+}
+
+/// What everybody does all day, with every kubectl there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kubectl_can_do_the_daily_work() {
+    for kubectl in kubectls() {
+        println!("{}", kubectl.display());
+        daily_work(&Cluster::with(&kubectl).await).await;
+    }
+}
+
+async fn daily_work(cluster: &Cluster) {
+    assert!(cluster.run("version").await.ok().contains("v1.32.0+gaia"));
+    let resources = cluster.run("api-resources --api-group=gaia.dev").await.ok();
+    assert!(resources.contains("workloads") && resources.contains("wl"), "{resources}");
+    applied(cluster, "web").await;
+    let file = cluster.file("web.yaml", &manifest("web"));
+    assert_eq!(cluster.run(&format!("apply -f {file}")).await.ok(), "workload.gaia.dev/web unchanged\n");
+    status(cluster, "web", ready("True")).await;
+    let table = cluster.run("get wl").await.ok();
+    assert!(table.starts_with("NAME"), "{table}");
+    assert!(table.contains("web") && table.contains("True") && table.contains("AGE"), "{table}");
+    assert!(cluster.run("get workloads -o wide").await.ok().contains("busybox"));
+    assert_eq!(cluster.run("get wl -o name").await.ok(), "workload.gaia.dev/web\n");
+    assert_eq!(cluster.run("get wl web -o jsonpath={.spec.live.container.image}").await.ok(), "busybox");
+    assert!(cluster.run("get wl web -o yaml").await.ok().contains("image: busybox"));
+    assert!(cluster.run("describe wl web").await.ok().contains("busybox"));
+    assert!(cluster.run("explain workload.spec.live").await.ok().contains("running"));
+    assert_eq!(cluster.run(&format!("diff -f {file}")).await.ok(), "");
+    let changed = cluster.file("changed.yaml", &manifest("web").replace("suspend: false", "suspend: true"));
+    let diff = cluster.run(&format!("diff -f {changed}")).await;
+    assert_eq!(diff.code, Some(1), "{}", diff.stderr);
+    assert!(diff.stdout.contains("+  suspend: true"), "{}", diff.stdout);
+    let said = cluster.run(&format!("apply -f {changed}")).await.ok();
+    assert_eq!(said, "workload.gaia.dev/web configured\n");
+    let said = cluster.run_words(&["patch", "wl", "web", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]).await;
+    assert_eq!(said.ok(), "workload.gaia.dev/web patched\n");
+    assert_eq!(cluster.run("label wl web tier=front").await.ok(), "workload.gaia.dev/web labeled\n");
+    assert_eq!(cluster.run("get wl -l tier=front -o name").await.ok(), "workload.gaia.dev/web\n");
+    let said = cluster.run(&format!("apply --server-side --force-conflicts -f {changed}")).await.ok();
+    assert_eq!(said, "workload.gaia.dev/web serverside-applied\n");
+    assert_eq!(cluster.run("get wl web -o jsonpath={.spec.suspend}").await.ok(), "true");
+    cluster.run("wait wl/web --for=condition=Ready --timeout=20s").await.ok();
+    let strict = cluster.file("strict.yaml", &manifest("web").replace("suspend", "sspend"));
+    let refused = cluster.run(&format!("apply -f {strict}")).await.fails();
+    assert!(refused.contains("sspend"), "{refused}");
+    assert_eq!(cluster.run("delete wl web").await.ok().trim(), "workload.gaia.dev \"web\" deleted");
+    assert!(cluster.run("get wl web").await.fails().contains("workloads.gaia.dev \"web\" not found"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_prints_a_line_for_each_change() {
+    let cluster = Cluster::new().await;
+    applied(&cluster, "web").await;
+    let mut watch = cluster.start("get wl -w");
+    watch.line_with("web").await;
+    status(&cluster, "web", ready("False")).await;
+    watch.line_with("False").await;
+    applied(&cluster, "other").await;
+    watch.line_with("other").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_ends_when_what_is_waited_for_is_so() {
+    let cluster = Cluster::new().await;
+    applied(&cluster, "web").await;
+    let condition = cluster.start("wait wl/web --for=condition=Ready --timeout=50s");
+    let jsonpath = cluster.start("wait wl/web --for=jsonpath={.status.active}=Live --timeout=50s");
+    let gone = cluster.start("wait wl/web --for=delete --timeout=50s");
+    status(&cluster, "web", ready("True")).await;
+    condition.succeeds().await;
+    jsonpath.succeeds().await;
+    cluster.run("delete wl web").await.ok();
+    gone.succeeds().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ways_of_applying_agree_on_who_owns_what() {
+    let cluster = Cluster::new().await;
+    let file = cluster.file("web.yaml", &manifest("web"));
+    let server_side = format!("apply --server-side -f {file}");
+    assert!(cluster.run(&server_side).await.ok().contains("serverside-applied"));
+    let before = cluster.workloads().get("web").await.expect("there");
+    cluster.run(&server_side).await.ok();
+    let after = cluster.workloads().get("web").await.expect("there");
+    assert_eq!(before.metadata.resource_version, after.metadata.resource_version, "nothing changed");
+    let other = cluster.file("other.yaml", &manifest("web").replace("busybox", "nginx"));
+    let conflict = cluster.run(&format!("apply --server-side --field-manager=other -f {other}")).await.fails();
+    assert!(conflict.contains("conflict") && conflict.contains(".spec.live.container.image"), "{conflict}");
+    cluster.run(&format!("apply --server-side --field-manager=other --force-conflicts -f {other}")).await.ok();
+    let managers =
+        cluster.run("get wl web --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}").await;
+    assert_eq!(managers.ok(), "kubectl other");
+}
+
+/// kubectl moves the fields of a client-side applied object over to server-side apply by rewriting managedFields; when
+/// that is not honoured it does so again with every apply.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_moves_from_client_side_to_server_side_apply_once() {
+    let cluster = Cluster::new().await;
+    applied(&cluster, "web").await;
+    let file = cluster.file("web.yaml", &manifest("web"));
+    cluster.run(&format!("apply --server-side -f {file}")).await.ok();
+    let managers =
+        cluster.run("get wl web --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}").await;
+    let mut managers: Vec<String> = managers.ok().split(' ').map(str::to_owned).collect();
+    managers.sort();
+    assert_eq!(managers, ["kubectl", "kubectl-last-applied"], "the client-side manager is gone");
+    let before = cluster.workloads().get("web").await.expect("there");
+    cluster.run(&format!("apply --server-side -f {file}")).await.ok();
+    let after = cluster.workloads().get("web").await.expect("there");
+    assert_eq!(before.metadata.resource_version, after.metadata.resource_version, "nothing changed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patches_of_all_kinds_are_taken() {
+    let cluster = Cluster::new().await;
+    applied(&cluster, "web").await;
+    let operations = r#"[{"op":"replace","path":"/spec/suspend","value":true}]"#;
+    cluster.run_words(&["patch", "wl", "web", "--type=json", "-p", operations]).await.ok();
+    assert_eq!(cluster.run("get wl web -o jsonpath={.spec.suspend}").await.ok(), "true");
+    let status = r#"{"status":{"active":"Candidate"}}"#;
+    cluster.run_words(&["patch", "wl", "web", "--subresource=status", "--type=merge", "-p", status]).await.ok();
+    assert_eq!(cluster.run("get wl web -o jsonpath={.status.active}").await.ok(), "Candidate");
+    let strategic = cluster.run_words(&["patch", "wl", "web", "-p", "{}"]).await.fails();
+    assert!(strategic.contains("application/strategic-merge-patch+json is not supported"), "{strategic}");
+    let invalid = r#"{"spec":{"restartPolicy":"Sometimes"}}"#;
+    let invalid = cluster.run_words(&["patch", "wl", "web", "--type=merge", "-p", invalid]).await.fails();
+    assert!(invalid.contains("spec.restartPolicy: Unsupported value"), "{invalid}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_is_edited_and_objects_are_replaced() {
+    let cluster = Cluster::new().await;
+    let file = cluster.file("web.yaml", &manifest("web"));
+    assert_eq!(cluster.run(&format!("create -f {file}")).await.ok(), "workload.gaia.dev/web created\n");
+    assert!(cluster.run(&format!("create -f {file}")).await.fails().contains("already exists"));
+    assert_eq!(cluster.run("annotate wl web note=x").await.ok(), "workload.gaia.dev/web annotated\n");
+    assert_eq!(cluster.run("label wl web tier=front").await.ok(), "workload.gaia.dev/web labeled\n");
+    assert_eq!(cluster.run("label wl web tier-").await.ok(), "workload.gaia.dev/web unlabeled\n");
+    let editor = cluster.file("editor.sh", "#!/bin/sh\nsed -i 's/suspend: false/suspend: true/' \"$1\"\n");
+    let editor = format!("sh {editor}");
+    assert_eq!(cluster.run_with(("KUBE_EDITOR", &editor), "edit wl web").await.ok(), "workload.gaia.dev/web edited\n");
+    assert_eq!(cluster.run("get wl web -o jsonpath={.spec.suspend}").await.ok(), "true");
+    assert_eq!(cluster.run(&format!("replace -f {file}")).await.ok(), "workload.gaia.dev/web replaced\n");
+    assert_eq!(cluster.run("get wl web -o jsonpath={.spec.suspend}").await.ok(), "false");
+    let dry = cluster.run(&format!("apply --dry-run=server -f {file}")).await.ok();
+    assert!(dry.contains("(server dry run)"), "{dry}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_can_be_deleted_at_once() {
+    let cluster = Cluster::new().await;
+    for name in ["a", "b", "c"] {
+        applied(&cluster, name).await;
+    }
+    let said = cluster.run("delete wl --all").await.ok();
+    assert_eq!(said.lines().count(), 3, "{said}");
+    assert!(cluster.run("get wl").await.stderr.contains("No resources found in default namespace."));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explanations_come_from_the_schema() {
+    let cluster = Cluster::new().await;
+    let all = cluster.run("explain wl --recursive").await.ok();
+    for field in ["restartPolicy", "dependsOn", "conditions", "creationTimestamp", "ownerReferences"] {
+        assert!(all.contains(field), "{field} is missing of\n{all}");
+    }
+    let field = cluster.run("explain workload.spec.stopGraceSeconds").await.ok();
+    assert!(field.contains("Seconds between the stop signal and the kill"), "{field}");
+    assert!(cluster.run("explain namespace.status.phase").await.ok().contains("phase"));
+    assert!(cluster.run("explain source.spec").await.ok().contains("directory"));
+    cluster.run("explain workload.spec.nothing").await.fails();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_shown_with_their_object() {
+    let cluster = Cluster::new().await;
+    applied(&cluster, "web").await;
+    let web = cluster.workloads().get("web").await.expect("there");
+    let uid = web.metadata.uid.expect("a uid");
+    let event = format!(
+        "apiVersion: v1\nkind: Event\nmetadata:\n  name: web.1\n  namespace: default\ntype: Warning\nreason: ImageMissing\n\
+         message: there is no image\nfirstTimestamp: 2026-01-01T00:00:00Z\nlastTimestamp: 2026-01-01T00:00:00Z\ncount: 3\n\
+         source: {{component: gaia}}\ninvolvedObject: {{apiVersion: gaia.dev/v1alpha1, kind: Workload, name: web, \
+         namespace: default, uid: {uid}}}\n"
+    );
+    let file = cluster.file("event.yaml", &event);
+    cluster.run(&format!("create -f {file}")).await.ok();
+    let described = cluster.run("describe wl web").await.ok();
+    assert!(described.contains("ImageMissing") && described.contains("there is no image"), "{described}");
+    let table = cluster.run("get events").await.ok();
+    let mut lines = table.lines();
+    let head: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(head, ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
+    assert!(lines.next().is_some_and(|line| line.contains("workload/web")), "{table}");
+    let listed = cluster.run("events --for workload.gaia.dev/web").await.ok();
+    assert!(listed.contains("ImageMissing") && listed.contains("(x3 over"), "{listed}");
+    assert!(cluster.run("events --types=Normal").await.stderr.contains("No events found"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_there_is_can_be_found_out() {
+    let cluster = Cluster::new().await;
+    applied(&cluster, "web").await;
+    let resources = cluster.run("api-resources --verbs=list -o name").await.ok();
+    for name in ["workloads.gaia.dev", "sources.gaia.dev", "namespaces", "events", "customresourcedefinitions"] {
+        assert!(resources.contains(name), "{name} is missing of\n{resources}");
+    }
+    assert!(cluster.run("api-versions").await.ok().contains("gaia.dev/v1alpha1"));
+    assert!(cluster.run("get all").await.ok().contains("web"));
+    assert!(cluster.run("get all,ns").await.ok().contains("workload.gaia.dev/web"));
+    assert!(cluster.run("get wl -A").await.ok().contains("default"));
+    assert!(cluster.run("get ns").await.ok().contains("Active"));
+    assert!(cluster.run("get crd workloads.gaia.dev -o name").await.ok().contains("workloads.gaia.dev"));
+    assert_eq!(cluster.run("get --raw /readyz").await.ok(), "ok");
+}
+
+/// From 1.32 on kubectl asks in protobuf, which is refused until the built-in kinds are read from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_come_in_may_do_everything() {
+    let asks_in_json = |path: &std::path::PathBuf| {
+        let minor = path.extension().and_then(|minor| minor.to_str()).and_then(|minor| minor.parse::<u32>().ok());
+        minor.is_none_or(|minor| minor < 32)
+    };
+    for kubectl in kubectls().into_iter().filter(asks_in_json) {
+        let cluster = Cluster::with(&kubectl).await;
+        assert_eq!(cluster.run("auth can-i delete workloads").await.ok(), "yes\n", "{}", kubectl.display());
+        assert!(cluster.run("auth can-i --list").await.ok().contains("*.*"), "{}", kubectl.display());
+    }
+}
