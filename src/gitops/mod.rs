@@ -34,6 +34,9 @@ pub mod status;
 pub mod sync;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use serde_json::json;
