@@ -1,0 +1,9 @@
+//! Desired files on a real disk, edited while the syncer runs over a registry in memory.
+
+mod broken;
+mod crash;
+mod drift;
+mod edits;
+mod examples;
+mod prune;
+mod world;
