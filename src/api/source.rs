@@ -89,6 +89,9 @@ pub struct InventoryEntry {
     pub name: String,
     /// Relative to the directory, with the line its document starts on: `stack/core.yaml:12`.
     pub file: String,
+    /// Which object of that name; absent until it has been applied. Another one is not ours to delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

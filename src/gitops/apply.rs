@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::load::{Document, LoadedFiles, ObjectId};
 use crate::{
-    api::source::FileError,
+    api::source::{FileError, InventoryEntry},
     registry::{ApiError, ApiResult, Kind, ObjectName, Patch, Reason, Registry, WriteOptions, Written},
 };
 
@@ -66,8 +66,16 @@ pub fn name_of(id: &ObjectId) -> ObjectName {
     ObjectName { namespace: id.namespace.clone(), name: id.name.clone() }
 }
 
-/// Whether the object carries fields that files stated. One that does not was made anew by somebody else.
-pub fn is_ours(object: &Value) -> bool {
+pub fn uid_of(object: &Value) -> Option<String> {
+    object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// Whether it is the object that was applied, and not one that somebody else made under its name. When a crash kept the
+/// uid from being noted, the fields tell; an object of which files state only the name has none, and is left alone then.
+pub fn is_ours(object: &Value, entry: &InventoryEntry) -> bool {
+    if entry.uid.is_some() {
+        return entry.uid == uid_of(object);
+    }
     let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
     entries
         .is_some_and(|entries| entries.iter().any(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply"))

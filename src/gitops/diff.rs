@@ -42,7 +42,8 @@ pub fn diff(loaded: &LoadedFiles, inventory: &[InventoryEntry], empty: EmptyDire
     let wished: BTreeSet<_> = loaded.documents.iter().map(|document| &document.id).collect();
     let mut union: BTreeMap<_, _> = inventory.iter().map(|entry| (ObjectId::of(entry), entry.clone())).collect();
     for document in &loaded.documents {
-        union.insert(document.id.clone(), document.inventory_entry());
+        let uid = union.get(&document.id).and_then(|before| before.uid.clone());
+        union.insert(document.id.clone(), InventoryEntry { uid, ..document.inventory_entry() });
     }
     let mut surplus: Vec<_> = union.iter().filter(|(id, _)| !wished.contains(id)).collect();
     surplus.sort_by_key(|(id, _)| std::cmp::Reverse(order(id)));

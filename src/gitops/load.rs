@@ -67,6 +67,7 @@ impl Document {
         format!("{}:{}", self.file, self.line)
     }
 
+    /// As of before it is applied for the first time.
     pub fn inventory_entry(&self) -> InventoryEntry {
         InventoryEntry {
             api_version: api_version(&self.id.group, &self.version),
@@ -74,6 +75,7 @@ impl Document {
             namespace: self.id.namespace.clone(),
             name: self.id.name.clone(),
             file: self.place(),
+            uid: None,
         }
     }
 }

@@ -141,7 +141,7 @@ async fn keep(gitops: Gitops, name: String, wake: Arc<Notify>) {
                 RETRY.delay(failures - 1, seed_of(&name))
             }
         };
-        let watched = watched(&gitops.registry, syncer.applied());
+        let watched = watched(&gitops.registry, syncer.watched());
         // All arms are cancel-safe: notifications keep their permit, the cursor reads nothing when dropped.
         tokio::select! {
             biased;

@@ -10,7 +10,12 @@
 //! A crash anywhere is followed by the same pass from the beginning: the inventory names everything that may have been
 //! applied, and applying again changes nothing.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
@@ -18,7 +23,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use super::{
-    apply::{Applied, apply_document, file_errors, is_ours, kind_of, name_of},
+    apply::{Applied, apply_document, file_errors, is_ours, kind_of, name_of, uid_of},
     diff::{EmptyDirectory, Plan, Prune, diff},
     files::{Directory, Files, Listing},
     load::{Document, LoadedFiles, ObjectId, load, order},
@@ -67,18 +72,21 @@ pub struct Syncer {
     name: String,
     directory: Option<(String, Box<dyn Directory>)>,
     applied: BTreeMap<ObjectId, Remembered>,
+    /// In the inventory, in no file, and still there.
+    left: Vec<ObjectId>,
 }
 
 /// What this process applied last.
 #[derive(Debug, Clone, PartialEq)]
 struct Remembered {
     wish: Value,
+    uid: Option<String>,
     revision: Revision,
 }
 
 impl Syncer {
     pub fn new(gitops: Gitops, name: impl Into<String>) -> Self {
-        Self { gitops, name: name.into(), directory: None, applied: BTreeMap::new() }
+        Self { gitops, name: name.into(), directory: None, applied: BTreeMap::new(), left: Vec::new() }
     }
 
     /// One pass. An error means that the Source itself could not be read or written: try again later.
@@ -86,6 +94,7 @@ impl Syncer {
         let Some(source) = self.source().await? else {
             self.directory = None;
             self.applied.clear();
+            self.left.clear();
             return Ok(Next::Gone);
         };
         let interval = Duration::from_secs(u64::from(source.spec.interval_seconds.max(1)));
@@ -124,12 +133,13 @@ impl Syncer {
             files: listing.files.len(),
             objects: applies.done,
             revision: loaded.revision(),
-            inventory: inventory(&loaded, &surplus),
+            inventory: self.inventory(&loaded, plan.inventory, &surplus),
             server_failed: applies.server_failed,
             empty_directory: plan.prune == Prune::UnknownEmptyDirectory && !surplus.left.is_empty(),
             pruning: surplus.pending,
             errors,
         };
+        self.left = surplus.left.iter().map(ObjectId::of).collect();
         self.report(source, Outcome::Read(Box::new(read))).await?;
         Ok(Next::After(match (applies.new_kinds, applies.server_failed) {
             (true, _) => AGAIN,
@@ -146,9 +156,19 @@ impl Syncer {
         }
     }
 
-    /// What was applied, and the revision each object had then: a later one is somebody else's.
-    pub fn applied(&self) -> impl Iterator<Item = (&ObjectId, Revision)> {
-        self.applied.iter().map(|(id, remembered)| (id, remembered.revision))
+    /// The objects of the inventory, and the revision each had when it was applied: a later one is somebody else's.
+    pub fn watched(&self) -> impl Iterator<Item = (&ObjectId, Revision)> {
+        let applied = self.applied.iter().map(|(id, remembered)| (id, remembered.revision));
+        applied.chain(self.left.iter().map(|id| (id, Revision::default())))
+    }
+
+    /// Without what is gone, and with the uids of what was applied.
+    fn inventory(&self, loaded: &LoadedFiles, all: Vec<InventoryEntry>, surplus: &Surplus) -> Vec<InventoryEntry> {
+        let wished: BTreeSet<_> = loaded.documents.iter().map(|document| &document.id).collect();
+        let kept =
+            all.into_iter().filter(|entry| wished.contains(&ObjectId::of(entry)) || surplus.left.contains(entry));
+        let known = |entry: &InventoryEntry| self.applied.get(&ObjectId::of(entry)).and_then(|last| last.uid.clone());
+        kept.map(|entry| InventoryEntry { uid: known(&entry).or(entry.uid.clone()), ..entry }).collect()
     }
 
     fn objects(&self) -> RegistryObjects {
@@ -188,8 +208,9 @@ impl Syncer {
                     out.done += 1;
                     out.new_kinds |= applied.written.created && order(&document.id) == 1;
                     self.tell_drift(document, &applied);
-                    let revision = applied.written.version.revision;
-                    self.applied.insert(document.id.clone(), Remembered { wish: document.object.clone(), revision });
+                    let (revision, uid) = (applied.written.version.revision, uid_of(&applied.written.version.object));
+                    self.applied
+                        .insert(document.id.clone(), Remembered { wish: document.object.clone(), uid, revision });
                 }
                 Err(error) => {
                     out.server_failed |= is_servers(&error);
@@ -268,15 +289,15 @@ impl Syncer {
         if object.pointer("/metadata/deletionTimestamp").is_some() {
             return Ok(Left::Pending);
         }
-        if !is_ours(&object) {
+        if !is_ours(&object, entry) {
             info!(object = %id, "no longer ours: it was made anew by somebody else, and stays");
             return Ok(Left::Nothing);
         }
         if !delete {
             return Ok(Left::Kept);
         }
-        let uid = object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
-        let deleted = registry.delete(&kind, &name_of(&id), &DeleteOptions { uid, ..DeleteOptions::default() }).await;
+        let options = DeleteOptions { uid: uid_of(&object), ..DeleteOptions::default() };
+        let deleted = registry.delete(&kind, &name_of(&id), &options).await;
         let left = match deleted {
             Ok(Deleted::Gone(_)) => Left::Nothing,
             Ok(Deleted::Pending(_)) => Left::Pending,
@@ -359,12 +380,6 @@ enum Left {
     Nothing,
     Kept,
     Pending,
-}
-
-fn inventory(loaded: &LoadedFiles, surplus: &Surplus) -> Vec<InventoryEntry> {
-    let mut all: Vec<_> = loaded.documents.iter().map(Document::inventory_entry).chain(surplus.left.clone()).collect();
-    all.sort_by_cached_key(ObjectId::of);
-    all
 }
 
 fn prune_error(entry: &InventoryEntry, error: &ApiError) -> FileError {

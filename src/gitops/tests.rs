@@ -1,6 +1,6 @@
 //! Tables over what is pure: loading, comparing, judging; and the real file system's odd corners.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{fs, os::unix::fs::symlink, path::Path, sync::LazyLock};
 
 use jiff::Timestamp;
 
@@ -16,7 +16,9 @@ use crate::{
 };
 
 fn kinds() -> Kinds {
-    Kinds::from_crds(&crate::api::crds()).expect("our own definitions are valid")
+    static KINDS: LazyLock<Kinds> =
+        LazyLock::new(|| Kinds::from_crds(&crate::api::crds()).expect("our own definitions are valid"));
+    KINDS.clone()
 }
 
 fn listing(files: &[(&str, &str)]) -> Listing {

@@ -19,8 +19,8 @@ pub struct ObjectChanges {
 /// Which objects matter, and the revision each had when it was applied.
 pub type Watched = BTreeMap<Key, Revision>;
 
-pub fn watched<'a>(registry: &Registry, applied: impl Iterator<Item = (&'a ObjectId, Revision)>) -> Watched {
-    applied
+pub fn watched<'a>(registry: &Registry, inventory: impl Iterator<Item = (&'a ObjectId, Revision)>) -> Watched {
+    inventory
         .filter_map(|(id, revision)| {
             let kind = kind_of(registry, id, None)?;
             Some((Key::new(&kind.group, &kind.plural, id.namespace.as_deref(), &id.name), revision))
