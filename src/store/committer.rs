@@ -176,11 +176,14 @@ fn answer(ticket: Ticket, failure: Option<&str>) {
     drop(ticket.place);
 }
 
-/// However the committer's thread ends, also by a panic: nobody waits for it.
+/// However the committer's thread ends, also by a panic: nobody waits for it. Dropped tickets tell their writers.
 struct Farewell(Arc<Shared>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
         self.0.end();
+        if let Ok(mut state) = self.0.state.lock() {
+            state.queue.clear();
+        }
     }
 }

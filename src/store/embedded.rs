@@ -29,6 +29,7 @@ pub struct Options {
     /// How many writes may wait for the disk; further writers wait for a place.
     pub queue_capacity: usize,
     /// How long a writer waits for a place, and then for the disk, before it is told `Unavailable`.
+    /// Measured on tokio's clock: a test that pauses it should use an engine that does not block.
     pub patience: Duration,
 }
 

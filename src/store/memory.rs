@@ -107,6 +107,9 @@ impl Engine for MemoryEngine {
 
     fn history(&mut self, from: Revision) -> Result<Vec<Entry>, EngineError> {
         let disk = self.disk();
+        if disk.openings != self.opening {
+            return Err(EngineError::Fenced);
+        }
         Ok(disk.log.iter().filter(|entry| entry.row.revision > from).cloned().collect())
     }
 

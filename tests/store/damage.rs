@@ -157,6 +157,57 @@ async fn a_journal_without_its_database_is_refused() {
     assert!(refusal(directory.path()).contains("gaia.db is missing"));
 }
 
+/// Damage in the middle of the journal is not taken for the torn write that may be at its end.
+#[tokio::test]
+async fn a_damaged_journal_does_not_lose_writes() {
+    const FRAME: usize = 24 + 4096;
+    let directory = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open_dir(directory.path(), Options::default()).unwrap();
+    for number in 0..10 {
+        store.create(key(&number.to_string()), object("n", number)).await.unwrap();
+    }
+    // As a crash would leave it: everything is in the journal.
+    let database = fs::read(directory.path().join("gaia.db")).unwrap();
+    let journal = fs::read(directory.path().join("gaia.db-wal")).unwrap();
+    let frames = (journal.len() - 32) / FRAME;
+    assert!(frames >= 20, "each write takes a few frames, there are {frames}");
+    let open = |journal: &[u8]| {
+        let copy = tempfile::tempdir().unwrap();
+        fs::write(copy.path().join("gaia.db"), &database).unwrap();
+        fs::write(copy.path().join("gaia.db-wal"), journal).unwrap();
+        let opened = EmbeddedStore::open_dir(copy.path(), Options::default());
+        if opened.is_err() {
+            assert!(fs::read(copy.path().join("gaia.db-wal")).unwrap() == journal, "the journal is left as it is");
+        }
+        opened
+    };
+    let untouched = open(&journal).unwrap();
+    assert_eq!(untouched.revision().await.unwrap().0, 10);
+    assert_eq!(open(&journal[..journal.len() - 1]).unwrap().revision().await.unwrap().0, 9, "a torn write is dropped");
+
+    let mut refused = 0;
+    for frame in 0..frames {
+        // Commit mark, salt, checksum, page.
+        for at in [6, 9, 17, 24 + 2000] {
+            let mut bytes = journal.clone();
+            bytes[32 + frame * FRAME + at] ^= 4;
+            match open(&bytes) {
+                Err(EngineError::Damaged { what, .. }) => {
+                    assert!(what.contains(&format!("frame {} of the journal", frame + 1)), "{what}");
+                    refused += 1;
+                }
+                Err(other) => panic!("expected Damaged, got {other:?}"),
+                // What only the last write can explain.
+                Ok(store) => assert!(store.revision().await.unwrap().0 >= 9, "frame {frame}, byte {at}"),
+            }
+        }
+    }
+    assert!(refused >= frames * 3, "{refused} of {} were noticed", frames * 4);
+    let mut bytes = journal.clone();
+    bytes[17] ^= 1;
+    assert!(matches!(open(&bytes), Err(EngineError::Damaged { .. })), "the journal's header is checked");
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     let directory = database().await;

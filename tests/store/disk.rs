@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
     mpsc::{Receiver, Sender, channel},
 };
 
@@ -14,6 +14,7 @@ pub struct Gated<E> {
     permissions: Receiver<()>,
     commits: Arc<AtomicUsize>,
     mute: Arc<AtomicUsize>,
+    broken: Arc<AtomicBool>,
 }
 
 /// The test's end of a [`Gated`] engine. Dropping it lets everything through.
@@ -21,12 +22,15 @@ pub struct Gate {
     permit: Sender<()>,
     commits: Arc<AtomicUsize>,
     mute: Arc<AtomicUsize>,
+    broken: Arc<AtomicBool>,
 }
 
 pub fn gated<E: Engine>(engine: E) -> (Gated<E>, Gate) {
     let (permit, permissions) = channel();
     let (commits, mute) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-    (Gated { engine, permissions, commits: commits.clone(), mute: mute.clone() }, Gate { permit, commits, mute })
+    let broken = Arc::<AtomicBool>::default();
+    let gate = Gate { permit, commits: commits.clone(), mute: mute.clone(), broken: broken.clone() };
+    (Gated { engine, permissions, commits, mute, broken }, gate)
 }
 
 impl Gate {
@@ -38,6 +42,11 @@ impl Gate {
     /// Commits that were begun after their permission.
     pub fn commits(&self) -> usize {
         self.commits.load(Ordering::SeqCst)
+    }
+
+    /// Commits panic from now on.
+    pub fn break_down(&self) {
+        self.broken.store(true, Ordering::SeqCst);
     }
 
     /// The next `times` questions for history fail.
@@ -55,6 +64,7 @@ impl<E: Engine> Engine for Gated<E> {
         // An error means that the gate was dropped: go.
         self.permissions.recv().ok();
         self.commits.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.broken.load(Ordering::SeqCst), "the test asked for a panic");
         self.engine.commit(batch)
     }
 

@@ -184,6 +184,23 @@ async fn a_silent_disk_is_reported_and_the_queue_is_bounded() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_committer_that_is_gone() {
+    let (store, gate, _) = slow_store();
+    let mut watch = store.watch(Prefix::all(), Revision(0)).await.unwrap();
+    let mut first = pin!(store.create(key("a"), object("a", 1)));
+    let mut second = pin!(store.create(key("b"), object("b", 1)));
+    assert!(poll!(&mut first).is_pending());
+    assert!(poll!(&mut second).is_pending());
+    gate.break_down();
+    gate.permit();
+    for answer in [first.await, second.await] {
+        assert!(matches!(&answer, Err(StoreError::Unavailable(why)) if why.contains("has ended")), "{answer:?}");
+    }
+    assert!(matches!(watch.next().await, Err(StoreError::Closed)));
+    assert!(matches!(store.create(key("c"), object("c", 1)).await, Err(StoreError::Closed)));
+}
+
+#[tokio::test]
 async fn closing_commits_what_is_queued() {
     let (store, gate, memory) = slow_store();
     let mut watch = store.watch(Prefix::all(), Revision(0)).await.unwrap();

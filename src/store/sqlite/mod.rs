@@ -4,6 +4,7 @@
 //! are counted, and SQLite checks its own structure. Nothing is ever repaired by leaving something out.
 
 mod directory;
+mod journal;
 mod rows;
 
 use std::{
@@ -66,6 +67,7 @@ impl SqliteEngine {
     pub fn open_dir(directory: &Path) -> Result<Self, EngineError> {
         let lock = DirectoryLock::acquire(directory)?;
         let path = directory::database(directory)?;
+        journal::check(&path)?;
         let connection = connect(&path).map_err(|error| damaged_or(&path, "open the database", error))?;
         let engine = Self { connection, path, _lock: lock };
         // Before the first pragma that writes, so that a file that is not ours stays as it is.
