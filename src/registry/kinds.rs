@@ -191,7 +191,8 @@ impl Kind {
         let stated = root.properties.remove("metadata").unwrap_or_default();
         let mut metadata = builtin::metadata_node()?;
         // A schema may narrow the name; everything else about metadata is ours.
-        metadata.properties.extend(stated.properties);
+        let narrowed = stated.properties.into_iter().filter(|(name, _)| matches!(&**name, "name" | "generateName"));
+        metadata.properties.extend(narrowed);
         metadata.rules = stated.rules;
         root.properties.insert("metadata".to_owned(), metadata);
         for name in ["apiVersion", "kind"] {

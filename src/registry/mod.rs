@@ -6,6 +6,7 @@
 mod apply;
 mod builtin;
 mod cel;
+mod collect;
 mod delete;
 pub mod error;
 mod events;
