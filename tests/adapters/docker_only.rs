@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::Mutex,
     time::Duration,
 };
@@ -11,15 +11,17 @@ use bollard::{Docker, models::RestartPolicyNameEnum, query_parameters::RemoveIma
 use futures::StreamExt;
 use gaia::{
     adapters::{
-        containers::{Containers, EngineError, EngineEvent, TerminalReason, docker::DockerEngine},
+        containers::{Attachment, Containers, EngineError, EngineEvent, TerminalReason, docker::DockerEngine},
         probes::ProbeOutcome,
     },
     api::{
         container::{Mount, MountType, Port, Protocol, Resources},
         label,
-        workload::{HttpProbe, Probe},
+        workload::{HttpProbe, HttpScheme, Probe},
     },
 };
+
+use tempfile::TempDir;
 
 use crate::{
     gate::{Gate, Passage},
@@ -168,7 +170,11 @@ async fn command_that_hangs_runs_out_of_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_probe_reads_the_status_and_keeps_its_time() {
     on_docker(async |world| {
-        let id = world.running("a", Process::Serves).await;
+        let mut request = world.request("a", Process::Serves).await;
+        let published = Port { container_port: PORT, host_port: Some(0), host_ip: None, protocol: None };
+        request.spec.ports = vec![published];
+        let id = world.engine.create(&request).await.expect("it is made");
+        world.engine.start(&id).await.expect("it starts");
         let target = world.look(&id).await;
         let probe = async |path: &str| {
             let http = HttpProbe { path: path.to_owned(), port: PORT, scheme: None };
@@ -184,12 +190,65 @@ async fn http_probe_reads_the_status_and_keeps_its_time() {
         assert!(matches!(probe("/hang").await, ProbeOutcome::Failure(_)));
         probe("/fail").await;
         assert!(matches!(probe("/healthz").await, ProbeOutcome::Failure(why) if why.contains("503")));
-        let mut elsewhere = target.clone();
-        elsewhere.attachments.clear();
+        // Without an address of its own it is asked where its port is published, else nowhere.
         let http = HttpProbe { path: "/".to_owned(), port: PORT, scheme: None };
         let action = Probe { http: Some(http), ..Probe::default() };
-        let outcome = world.probes.probe(&elsewhere, &action, Duration::from_secs(1)).await;
+        let mut elsewhere = target.clone();
+        elsewhere.attachments.clear();
+        let timeout = Duration::from_secs(2);
+        assert_eq!(world.probes.probe(&elsewhere, &action, timeout).await, ProbeOutcome::Success);
+        elsewhere.ports.clear();
+        let outcome = world.probes.probe(&elsewhere, &action, timeout).await;
         assert!(matches!(outcome, ProbeOutcome::Unknown(_)), "{outcome:?}");
+    })
+    .await;
+}
+
+/// A server with a certificate that nobody signed but itself.
+struct SelfSigned {
+    process: Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl SelfSigned {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (key, cert) = (dir.path().join("key"), dir.path().join("cert"));
+        let subject = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=nobody";
+        run(Command::new("openssl").args(words(subject)).arg("-keyout").arg(&key).arg("-out").arg(&cert));
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = free.local_addr().expect("it is bound").port();
+        drop(free);
+        let mut server = Command::new("openssl");
+        server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")]);
+        server.arg("-key").arg(&key).arg("-cert").arg(&cert).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { process: server.spawn().expect("openssl runs"), port, _dir: dir }
+    }
+}
+
+impl Drop for SelfSigned {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().expect("the server is our child");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn https_probe_does_not_check_the_certificate() {
+    on_docker(async |world| {
+        let server = SelfSigned::start();
+        let id = world.running("a", Process::Serves).await;
+        let mut target = world.look(&id).await;
+        target.attachments =
+            vec![Attachment { network: "host".to_owned(), aliases: Vec::new(), ip: Some("127.0.0.1".to_owned()) }];
+        let http = HttpProbe { path: "/".to_owned(), port: server.port, scheme: Some(HttpScheme::HTTPS) };
+        let action = Probe { http: Some(http), ..Probe::default() };
+        eventually("the probe passes", DEADLINE, async || {
+            let outcome = world.probes.probe(&target, &action, Duration::from_secs(2)).await;
+            (outcome == ProbeOutcome::Success).then_some(())
+        })
+        .await;
     })
     .await;
 }

@@ -70,6 +70,7 @@ impl PrivateDockerd {
             if gone || Instant::now() > deadline {
                 return Err(format!("the private dockerd did not come up: {}", tail(&dir.join("log"))));
             }
+            // tidy: dockerd tells nobody when it listens.
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(dockerd)

@@ -14,7 +14,7 @@ pub async fn eventually<T>(what: &str, deadline: Duration, mut look: impl AsyncF
             if let Some(found) = look().await {
                 return found;
             }
-            // Between two looks at a thing that tells nobody of its changes.
+            // tidy: this is the poll helper, for things that tell nobody of their changes.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

@@ -38,6 +38,7 @@ impl Registry {
         let deadline = Instant::now() + START_DEADLINE;
         while TcpStream::connect(&registry.address).is_err() {
             assert!(Instant::now() < deadline, "docker-registry does not listen on {}", registry.address);
+            // tidy: the registry tells nobody when it listens.
             std::thread::sleep(Duration::from_millis(50));
         }
         registry
