@@ -26,6 +26,9 @@ impl Registry {
         if stored.is("", "Namespace") && PROTECTED.contains(&&*name.name) {
             return Err(ApiError::forbidden(kind, &name.name, "this namespace may not be deleted"));
         }
+        if stored.is(builtin::EXTENSIONS, "CustomResourceDefinition") && self.kinds().defines(&name.name) {
+            return Err(ApiError::forbidden(kind, &name.name, "kinds cannot be removed while the server runs"));
+        }
         for _ in 0..MAX_ATTEMPTS {
             let live = self.live(kind, name).await?;
             check_preconditions(kind, &live, options)?;

@@ -110,6 +110,11 @@ impl Kinds {
         &self.crds
     }
 
+    /// Is this the name of a definition that is served?
+    pub(super) fn defines(&self, name: &str) -> bool {
+        self.crds.iter().any(|crd| crd.metadata.name.as_deref() == Some(name))
+    }
+
     pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
         self.all.iter().find(|k| k.group == group && k.version == version && k.plural == plural).cloned()
     }

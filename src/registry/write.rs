@@ -61,6 +61,10 @@ impl Registry {
     ) -> ApiResult<Written> {
         check(stored, &object, None)?;
         let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
+        if stored.is(builtin::EXTENSIONS, "CustomResourceDefinition") && !self.kinds().defines(&name) {
+            // It would be stored and not served.
+            return Err(ApiError::forbidden(kind, &name, "kinds cannot be added while the server runs"));
+        }
         let key = Key::new(&stored.group, &stored.plural, namespace.as_deref(), &name);
         let version = if options.dry_run {
             if self.store.get(&key).await.map_err(|e| store_error(stored, &name, e))?.is_some() {
