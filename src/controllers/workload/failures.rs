@@ -27,8 +27,10 @@ const TRANSIENT: Backoff = Backoff::new(Duration::from_millis(250), Duration::fr
 /// The last failure of each verb on each variant since that verb's last success.
 #[derive(Debug, Default)]
 pub struct Failures {
-    kept: Mutex<HashMap<ObjectName, HashMap<(Variant, Verb), Kept>>>,
+    kept: Mutex<HashMap<ObjectName, OfObject>>,
 }
+
+type OfObject = HashMap<(Variant, Verb), Kept>;
 
 #[derive(Debug)]
 struct Kept {
@@ -83,7 +85,7 @@ impl Failures {
         self.lock().remove(name);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectName, HashMap<(Variant, Verb), Kept>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectName, OfObject>> {
         self.kept.lock().expect("no code panics while it holds this lock")
     }
 }

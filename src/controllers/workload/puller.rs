@@ -87,7 +87,7 @@ impl Puller {
 }
 
 async fn run(shared: Arc<Shared>, image: String, regarding: ObjectReference) {
-    let result = caught(shared.pull(&image, &regarding)).await.unwrap_or_else(|panic| Err(panic));
+    let result = caught(shared.pull(&image, &regarding)).await.unwrap_or_else(Err);
     let now = shared.clock.now();
     let mut pulls = shared.lock();
     let pull = pulls.entry(image.clone()).or_default();

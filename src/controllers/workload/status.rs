@@ -89,7 +89,8 @@ impl Runs {
     /// When a crashed container may be started again. A clock that was set back cannot make the wait longer than the
     /// backoff itself.
     pub fn restart_at(&self, container: &Container, uid: &str, now: Timestamp) -> Timestamp {
-        let delay = RESTART.delay(self.in_a_row, seed_of(uid));
+        // At least a second: the status tells runs apart by the second they began in.
+        let delay = RESTART.delay(self.in_a_row, seed_of(uid)).max(RESTART.first);
         let ended = container.finished_at.unwrap_or(now).min(now);
         ended.saturating_add(delay).unwrap_or(Timestamp::MAX)
     }

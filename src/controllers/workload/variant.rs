@@ -164,7 +164,7 @@ impl VariantPlan {
     fn act(&mut self, scene: &Scene<'_>, step: Step, action: Action, meanwhile: Conclusion) -> bool {
         let failure =
             scene.seen.failures.iter().find(|f| f.verb == action.verb() && f.generation == scene.generation());
-        self.conclude(failure.map_or(meanwhile, |failure| failed(failure)));
+        self.conclude(failure.map_or(meanwhile, failed));
         match held_back(scene.seen, &action, scene.generation(), scene.now) {
             Some((retry_at, _)) => {
                 self.wake(retry_at);
