@@ -9,6 +9,7 @@
 //! process begins by looking at what there is.
 
 mod expiry;
+pub mod plan;
 mod readiness;
 mod reality;
 
@@ -22,6 +23,7 @@ pub use crate::runtime::supervisor::TaskFailure;
 use crate::{
     api,
     config::{self, Config},
+    controllers,
     gitops::{self, Gitops, files::real::RealFiles},
     registry::{ApiError, Kinds, Registry, ids::RandomIds},
     runtime::{
@@ -51,8 +53,8 @@ pub enum StartError {
     Store { directory: std::path::PathBuf, source: EngineError },
     #[error("cannot {doing}")]
     Registry { doing: &'static str, source: Box<ApiError> },
-    #[error("Docker is not wired up yet: use --reality simulated")]
-    NoDocker,
+    #[error("cannot make a TLS client for probes")]
+    Probes(#[source] reqwest::Error),
 }
 
 /// What people most often need to know about a port they cannot have.
@@ -128,7 +130,7 @@ async fn open_registry(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<A
 
 fn world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, StartError> {
     match config.reality {
-        config::Reality::Docker => Err(StartError::NoDocker),
+        config::Reality::Docker => World::docker().map_err(StartError::Probes),
         config::Reality::Simulated => Ok(World::simulated(&reality::leisurely(clock))),
     }
 }
@@ -156,6 +158,7 @@ impl Parts {
         let server_metrics = ServerMetrics::register(&mut exposition);
         spawn_store(&mut supervisor, store);
         let recorder = self.spawn_events(&mut supervisor);
+        self.spawn_controllers(&mut supervisor, recorder.clone());
         self.spawn_gitops(&mut supervisor, recorder).await?;
         let state = ServerState {
             registry: self.registry,
@@ -191,6 +194,26 @@ impl Parts {
         let (registry, clock) = (self.registry.clone(), self.clock.clone());
         supervisor.spawn(Stage::Telling, "event-expiry", |stop| expiry::run(registry, clock, stop));
         recorder
+    }
+
+    /// The controllers of all kinds, and the collector of what lost its owner.
+    fn spawn_controllers(&self, supervisor: &mut Supervisor, recorder: Recorder) {
+        let registry = self.registry.clone();
+        supervisor.spawn(Stage::Controllers, "garbage", async move |stop| {
+            registry.run_collector(stop).await;
+            Ok::<(), Infallible>(())
+        });
+        let context = controllers::Context {
+            objects: self.objects(),
+            containers: self.world.containers.clone(),
+            probes: self.world.probes.clone(),
+            recorder,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            node: self.config.node_name.clone(),
+            seed: fastrand::u64(..),
+        };
+        controllers::spawn_all(&context, supervisor);
     }
 
     /// Every Source there is, and the one that `--desired` asks for.

@@ -290,7 +290,7 @@ fn node_name(given: Given) -> Result<String, ConfigError> {
 }
 
 /// The name of this host as the kernel tells it, made a valid object name.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
     if is_dns_name(&name) { name } else { "localhost".to_owned() }
 }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     adapters::{
-        containers::Containers,
-        probes::Probes,
+        containers::{Containers, docker::DockerEngine},
+        probes::{NetworkProbes, Probes},
         simulated::{
             containers::{Behaviour, Image, Images, SimulatedContainers},
             probes::SimulatedProbes,
@@ -22,6 +22,13 @@ pub struct World {
 }
 
 impl World {
+    /// The Docker engine of this host, which need not be there yet. Fails only when the host cannot give a TLS client.
+    pub fn docker() -> Result<Self, reqwest::Error> {
+        let containers: Arc<dyn Containers> = Arc::new(DockerEngine::from_env());
+        let probes = Arc::new(NetworkProbes::new(containers.clone())?);
+        Ok(Self { containers, probes })
+    }
+
     /// Around a simulated engine.
     pub fn simulated(engine: &SimulatedContainers) -> Self {
         Self { containers: Arc::new(engine.clone()), probes: Arc::new(SimulatedProbes::new(engine.clone())) }

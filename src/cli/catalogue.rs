@@ -104,11 +104,7 @@ impl Catalogue {
         if let Some(kind) = self.kinds.iter().find(|kind| kind.is_called(word)) {
             return Ok(vec![kind]);
         }
-        let of_category: Vec<_> = self
-            .kinds
-            .iter()
-            .filter(|k| k.categories.iter().any(|c| c == word) && k.verbs.iter().any(|v| v == "list"))
-            .collect();
+        let of_category: Vec<_> = self.listable().filter(|k| k.categories.iter().any(|c| c == word)).collect();
         if of_category.is_empty() {
             return Err(CliError::Failed(format!("the server has no kind {word:?}; it has {}", self.plurals())));
         }
@@ -118,6 +114,11 @@ impl Catalogue {
     /// The kind that a manifest speaks of.
     pub fn of_manifest(&self, api_version: &str, kind: &str) -> Option<&Kind> {
         self.kinds.iter().find(|k| k.api.api_version == api_version && k.api.kind == kind)
+    }
+
+    /// The kinds whose objects can be listed.
+    pub fn listable(&self) -> impl Iterator<Item = &Kind> {
+        self.kinds.iter().filter(|kind| kind.verbs.iter().any(|verb| verb == "list"))
     }
 
     fn plurals(&self) -> String {

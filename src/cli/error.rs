@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use kube::core::Status;
 
 use crate::{
-    app::{StartError, TaskFailure},
+    app::{StartError, TaskFailure, plan::PlanError},
     config::ConfigError,
 };
 
@@ -26,6 +26,8 @@ pub enum CliError {
     Server { doing: String, source: Refusal },
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The server ended by itself.
     #[error(transparent)]
     Ended(#[from] TaskFailure),
@@ -78,6 +80,7 @@ impl CliError {
             | CliError::File { .. }
             | CliError::Server { .. }
             | CliError::Start(_)
+            | CliError::Plan(_)
             | CliError::Ended(_)
             | CliError::Failed(_) => 1,
         }

@@ -9,12 +9,14 @@ mod catalogue;
 mod completion;
 mod crds;
 mod delete;
+mod demo;
 mod describe;
 mod diff;
 mod error;
 mod get;
 mod kubeconfig;
 mod manifest;
+mod plan;
 mod print;
 mod serve;
 mod session;
@@ -58,6 +60,8 @@ pub struct Cli {
 enum Command {
     /// Run the server
     Serve(serve::ServeArgs),
+    /// Run a server on simulated containers, with example files
+    Demo(demo::DemoArgs),
     /// Show objects: as a table, or whole
     Get(get::GetArgs),
     /// Show all about objects: spec, status, conditions, events
@@ -70,6 +74,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Delete objects
     Delete(delete::DeleteArgs),
+    /// Show what the controllers would do for a directory of files, and do nothing
+    Plan(plan::PlanArgs),
     /// Print a kubeconfig for this server
     Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Print the CustomResourceDefinitions of all kinds
@@ -96,6 +102,8 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
     match cli.command {
         Command::Serve(args) => serve::run(args, out),
+        Command::Demo(args) => demo::run(&args, out),
+        Command::Plan(args) => plan::run(&args, out),
         Command::Get(args) => block_on(get::run(args, out)),
         Command::Describe(args) => block_on(describe::run(args, out)),
         Command::Watch(args) => block_on(watch::run(args, out)),

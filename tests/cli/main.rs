@@ -1,6 +1,8 @@
 //! The real binary, as its users meet it.
 
 mod client;
+mod demo;
 mod offline;
+mod plan;
 mod program;
 mod serve;

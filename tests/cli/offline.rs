@@ -7,7 +7,20 @@ use crate::program::{complaint, gaia, run, stdout};
 #[test]
 fn help_names_the_commands_and_version_is_the_packages() {
     let output = run(&["--help"]);
-    for command in ["get", "describe", "watch", "apply", "diff", "delete", "kubeconfig", "crds", "completion"] {
+    for command in [
+        "serve",
+        "demo",
+        "get",
+        "describe",
+        "watch",
+        "apply",
+        "diff",
+        "delete",
+        "plan",
+        "kubeconfig",
+        "crds",
+        "completion",
+    ] {
         assert!(stdout(&output).contains(command), "{command} is not in the help");
     }
     assert_eq!(stdout(&run(&["--version"])), format!("gaia {}\n", env!("CARGO_PKG_VERSION")));

@@ -25,15 +25,17 @@ use crate::api::{
 pub async fn follow(session: &Session, out: &mut dyn Write) -> Result<(), CliError> {
     let sources = watcher::watcher(session.all::<Source>(), watcher::Config::default());
     let workloads = watcher::watcher(session.all::<Workload>(), watcher::Config::default());
-    let mut news =
-        futures::stream::select(sources.map_ok(News::Source).boxed(), workloads.map_ok(News::Workload).boxed());
+    let mut news = futures::stream::select(
+        sources.map_ok(|event| News::Source(Box::new(event))).boxed(),
+        workloads.map_ok(|event| News::Workload(Box::new(event))).boxed(),
+    );
     let mut seen = Seen::default();
     let mut view = View::new();
     while let Some(news) = news.next().await {
         match news {
-            Ok(News::Source(event)) => seen.source(event),
+            Ok(News::Source(event)) => seen.source(*event),
             Ok(News::Workload(event)) => {
-                if let Some(workload) = seen.workload(event) {
+                if let Some(workload) = seen.workload(*event) {
                     view.show(&workload, out)?;
                 }
             }
@@ -48,8 +50,8 @@ pub async fn follow(session: &Session, out: &mut dyn Write) -> Result<(), CliErr
 }
 
 enum News {
-    Source(Event<Source>),
-    Workload(Event<Workload>),
+    Source(Box<Event<Source>>),
+    Workload(Box<Event<Workload>>),
 }
 
 #[derive(Default)]
