@@ -1,4 +1,5 @@
-//! Who may come in: nobody is asked when no tokens are set, else a bearer token opens everything.
+//! Who may come in: a bearer token opens everything. When no tokens are set nobody is asked, but for browsers: a page of
+//! another site that a user happens to have open must not steer the server on the user's own host.
 
 use std::sync::Arc;
 
@@ -72,11 +73,26 @@ pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> 
         | path::Target::Resource(_)
         | path::Target::Unknown => false,
     };
-    if open || auth.admits(request.headers()) {
+    if open {
         next.run(request).await
-    } else {
+    } else if !auth.admits(request.headers()) {
         reply::error(&ApiError::new(Reason::Unauthorized, "Unauthorized"))
+    } else if auth.tokens.is_empty() && is_of_another_site(&request) {
+        let message = "this request comes from a page of another site; without tokens only our own pages are served";
+        reply::error(&ApiError::new(Reason::Forbidden, message))
+    } else {
+        next.run(request).await
     }
+}
+
+/// Only browsers send an Origin. WebSockets and simple POSTs come without their asking first, so it is for us to look.
+fn is_of_another_site(request: &Request) -> bool {
+    let headers = request.headers();
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    origin.is_none() || origin != host
 }
 
 #[cfg(test)]
@@ -99,6 +115,21 @@ mod tests {
         }
         assert!(!auth.admits(&HeaderMap::new()));
         assert!(Auth::open().admits(&HeaderMap::new()));
+    }
+
+    #[rstest::rstest]
+    #[case(None, false)]
+    #[case(Some("http://127.0.0.1:8080"), false)]
+    #[case(Some("http://127.0.0.1:9090"), true)]
+    #[case(Some("https://elsewhere.example"), true)]
+    #[case(Some("null"), true)]
+    fn pages_of_other_sites_are_known(#[case] origin: Option<&str>, #[case] foreign: bool) {
+        let mut request = Request::builder().uri("/ws/watch").header(header::HOST, "127.0.0.1:8080");
+        if let Some(origin) = origin {
+            request = request.header(header::ORIGIN, origin);
+        }
+        let request = request.body(axum::body::Body::empty()).expect("a well-formed request");
+        assert_eq!(is_of_another_site(&request), foreign);
     }
 
     #[test]

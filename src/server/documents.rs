@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     GIT_VERSION, ServerState, discovery, health,
     negotiate::{self, Discovery},
-    not_found, openapi,
+    not_found, openapi, openapi_protobuf,
     path::Target,
     query::Params,
     reply,
@@ -40,7 +40,7 @@ pub fn answer(state: &ServerState, target: &Target, params: &Params, headers: &H
         Target::OpenApiV2 if negotiate::only_openapi_protobuf(headers) => {
             // With a dot where the client asks with an `@`, as upstream: Go's parser of media types refuses the `@`.
             let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-            Ok(vary(reply::bytes(StatusCode::OK, media, openapi::v2_protobuf())))
+            Ok(vary(reply::bytes(StatusCode::OK, media, openapi_protobuf::encode(&openapi::v2(&kinds)))))
         }
         Target::OpenApiV2 => {
             negotiate::objects(headers)?;

@@ -14,6 +14,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod openapi_paths;
+mod openapi_protobuf;
 mod path;
 mod query;
 mod reply;

@@ -67,17 +67,6 @@ pub fn v2(kinds: &Kinds) -> Value {
     document
 }
 
-/// `/openapi/v2` as protobuf: a document without definitions, which makes kubectl fall back to what it knows without.
-pub fn v2_protobuf() -> Vec<u8> {
-    // gnostic's Document: swagger = 1, info = 2 {title = 1, version = 2}, paths = 8; all length-delimited.
-    let field = |number: u8, bytes: &[u8]| -> Vec<u8> {
-        let length = u8::try_from(bytes.len()).expect("the fields below are a few bytes long");
-        [&[number << 3 | 2, length], bytes].concat()
-    };
-    let info = [field(1, b"gaia"), field(2, super::GIT_VERSION.as_bytes())].concat();
-    [field(1, b"2.0"), field(2, &info), field(8, b"")].concat()
-}
-
 /// `dev.gaia.v1alpha1.Workload`: the group's labels backwards, as upstream names schemas.
 pub fn schema_name(kind: &Kind) -> String {
     let group = if kind.group.is_empty() { "core.api.k8s.io" } else { &kind.group };
@@ -183,17 +172,5 @@ mod tests {
             let name = reference.split('"').next().unwrap_or_default();
             assert!(schemas.contains_key(name), "{name} is referred to but missing");
         }
-    }
-
-    #[test]
-    fn the_protobuf_document_is_well_formed() {
-        let bytes = v2_protobuf();
-        let mut fields = Vec::new();
-        let mut rest = bytes.as_slice();
-        while let [tag, length, tail @ ..] = rest {
-            fields.push(tag >> 3);
-            rest = &tail[usize::from(*length)..];
-        }
-        assert_eq!((fields, rest.is_empty()), (vec![1, 2, 8], true));
     }
 }

@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 /// Longer than any command takes, even when every core is busy with something else.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The oldest kubectl that knows every command and option these tests use; older ones do the daily work only.
+pub const MODERN: u32 = 27;
+
 /// A server, and a directory in which kubectl finds its configuration and keeps its caches.
 pub struct Cluster {
     pub home: TempDir,
@@ -60,8 +63,11 @@ impl Output {
 }
 
 /// Every kubectl there is, oldest first: those beside each other with their minor version in the name, else the one on
-/// the PATH.
+/// the PATH. `GAIA_TEST_KUBECTL` names another one to be used instead.
 pub fn kubectls() -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os("GAIA_TEST_KUBECTL") {
+        return vec![PathBuf::from(path)];
+    }
     let numbered: Vec<PathBuf> = (27..=40)
         .map(|minor| PathBuf::from(format!("/usr/lib/google-cloud-sdk/bin/kubectl.1.{minor}")))
         .filter(|path| path.is_file())
@@ -80,10 +86,24 @@ pub fn kubectls() -> Vec<PathBuf> {
 }
 
 impl Cluster {
-    /// With the newest kubectl.
-    pub async fn new() -> Self {
+    /// With the newest kubectl. None, and a word about it, when that one is too old for more than the daily work.
+    pub async fn modern() -> Option<Self> {
         let newest = kubectls().pop().expect("kubectls() is not empty");
-        Self::with(&newest).await
+        let cluster = Self::with(&newest).await;
+        let minor = cluster.minor().await;
+        if minor < MODERN {
+            println!("not tested: {} is 1.{minor}, and this needs 1.{MODERN}", newest.display());
+            return None;
+        }
+        Some(cluster)
+    }
+
+    /// kubectl's own minor version.
+    pub async fn minor(&self) -> u32 {
+        let version = self.run("version --client -o json").await.ok();
+        let version: serde_json::Value = serde_json::from_str(&version).expect("the version is JSON");
+        let minor = version["clientVersion"]["minor"].as_str().expect("a minor version");
+        minor.trim_end_matches('+').parse().expect("a number")
     }
 
     pub async fn with(kubectl: &Path) -> Self {

@@ -166,6 +166,16 @@ async fn tokens_guard_all_but_health() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_are_kept_out() {
+    let server = Server::new().await;
+    let headers = [("origin", "https://elsewhere.example"), ("host", "127.0.0.1:8080")];
+    let answer = server.send(request(Method::POST, WORKLOADS, &headers, &workload("web").to_string())).await;
+    assert_eq!(answer.expect(403)["reason"], "Forbidden");
+    let own = [("origin", "http://127.0.0.1:8080"), ("host", "127.0.0.1:8080")];
+    server.send(request(Method::POST, WORKLOADS, &own, &workload("web").to_string())).await.expect(201);
+}
+
+#[tokio::test]
 async fn who_came_in_may_do_everything() {
     let server = Server::new().await;
     let review = json!({
