@@ -59,9 +59,10 @@ impl<O: Objects> WorkloadReconciler<O> {
             }
             Action::Rename { container, to, .. } => containers.rename(&container.id, to).await,
             Action::Attach { container, network, aliases, .. } => {
-                if network.starts_with("gaia-") {
-                    let namespace = workload.metadata.namespace.as_deref().unwrap_or("default");
-                    containers.ensure_network(&names::network(namespace)).await?;
+                // Only the namespace's own is ours to make; one that the spec names must exist.
+                let own = names::network(workload.metadata.namespace.as_deref().unwrap_or("default"));
+                if *network == own {
+                    containers.ensure_network(&own).await?;
                 }
                 containers.ensure_attached(&container.id, network, aliases).await
             }
