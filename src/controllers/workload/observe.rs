@@ -78,7 +78,7 @@ impl<O: Objects> WorkloadReconciler<O> {
                 let hash = spec.hash();
                 let keep = choose(&ours, Some(&hash));
                 if running && keep.is_none_or(|c| names::spec_hash(c) != Some(&hash)) {
-                    seen.image = self.look_at_image(spec).await?;
+                    seen.image = self.look_at_image(spec, owner).await?;
                 }
                 keep.cloned()
             }
@@ -95,14 +95,14 @@ impl<O: Objects> WorkloadReconciler<O> {
         Ok(self.containers.inspect(name).await?.filter(|found| found.name == name))
     }
 
-    async fn look_at_image(&self, spec: &ContainerSpec) -> EngineResult<ImageSeen> {
+    async fn look_at_image(&self, spec: &ContainerSpec, owner: &ObjectName) -> EngineResult<ImageSeen> {
         let present = match self.containers.image(&spec.image).await {
             Ok(found) => found.is_some(),
             // A reference that the engine will not even look for: the pull says why.
             Err(EngineError::Terminal { .. } | EngineError::NotFound(_)) => false,
             Err(error @ (EngineError::Unreachable(_) | EngineError::MayHaveTakenEffect(_))) => return Err(error),
         };
-        Ok(ImageSeen { present: Some(present), pull: self.puller.seen(&spec.image) })
+        Ok(ImageSeen { present: Some(present), pull: self.puller.seen(&spec.image, owner) })
     }
 }
 

@@ -62,8 +62,14 @@ impl Puller {
         Self { shared: Arc::new(shared), tasks: Arc::default() }
     }
 
-    pub fn seen(&self, image: &str) -> PullSeen {
-        self.shared.lock().get(image).map(|pull| pull.seen.clone()).unwrap_or_default()
+    /// What is known of the image's pull. Who sees one under way is woken at its end, whoever asked for it.
+    pub fn seen(&self, image: &str, by: &ObjectName) -> PullSeen {
+        let mut pulls = self.shared.lock();
+        let Some(pull) = pulls.get_mut(image) else { return PullSeen::default() };
+        if pull.seen == PullSeen::UnderWay {
+            pull.askers.insert(by.clone());
+        }
+        pull.seen.clone()
     }
 
     /// Returns at once; a pull of the image that is under way serves this asker too.
