@@ -1,0 +1,34 @@
+//! What happened, in order, with the virtual time: printed when a seed fails.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tokio::time::Instant;
+
+/// Clones tell the same story.
+#[derive(Debug, Clone, Default)]
+pub struct Story {
+    lines: Arc<Mutex<Vec<String>>>,
+    begun: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Story {
+    pub fn tell(&self, line: impl fmt::Display) {
+        let now = Instant::now();
+        let begun = *self.begun.lock().expect("never poisoned").get_or_insert(now);
+        let at = (now - begun).as_secs_f64();
+        self.lines.lock().expect("never poisoned").push(format!("{at:>9.3}  {line}"));
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.lines.lock().expect("never poisoned");
+        for line in lines.iter() {
+            writeln!(f, "{line}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Everything that outlives the process: the disk, the engine, the files, and what people did to them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use gaia::{
+    adapters::simulated::containers::{Behaviour, Image, Images, SimulatedContainers},
+    gitops::files::simulated::SimulatedFiles,
+    registry::{Registry, SeededIds},
+    runtime::clock::{Clock, SimulatedClock},
+    store::{MemoryEngine, Revision},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+
+use crate::{bugs::Bug, faults::Trouble, oracle, people, process, story::Story};
+
+/// From the end of the faults to convergence, at most: the longest crash backoff and relist fit in several times.
+const PATIENCE: Duration = Duration::from_secs(40 * 60);
+/// Nothing may happen for so long once everything is as wished.
+const QUIET: Duration = Duration::from_secs(150);
+
+/// Clones are handles on the same world.
+#[derive(Clone)]
+pub struct World {
+    pub seed: u64,
+    pub bug: Bug,
+    pub story: Story,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<SeededIds>,
+    pub disk: MemoryEngine,
+    pub engine: SimulatedContainers,
+    pub files: SimulatedFiles,
+    /// What people want, to tell whether they got it.
+    pub wishes: Arc<Mutex<people::Wishes>>,
+    /// Of the running process.
+    pub registry: watch::Sender<Option<Arc<Registry>>>,
+    /// kill -9.
+    pub kill: Arc<Notify>,
+    chaos: Arc<AtomicBool>,
+    rng: Arc<Mutex<fastrand::Rng>>,
+    violation: watch::Sender<Option<String>>,
+    acknowledged: Arc<Mutex<Revision>>,
+}
+
+impl World {
+    fn new(seed: u64, bug: Bug, story: Story) -> Self {
+        let start = "2026-01-01T00:00:00Z".parse().expect("a timestamp");
+        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::starting_at(start));
+        let engine = SimulatedContainers::new(clock.clone(), images());
+        Self {
+            seed,
+            bug,
+            story,
+            clock,
+            ids: Arc::new(SeededIds::new(seed)),
+            disk: MemoryEngine::default(),
+            engine,
+            files: SimulatedFiles::default(),
+            wishes: Arc::default(),
+            registry: watch::Sender::new(None),
+            kill: Arc::default(),
+            chaos: Arc::new(AtomicBool::new(true)),
+            rng: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))),
+            violation: watch::Sender::new(None),
+            acknowledged: Arc::default(),
+        }
+    }
+
+    pub fn rng(&self) -> MutexGuard<'_, fastrand::Rng> {
+        self.rng.lock().expect("never poisoned")
+    }
+
+    /// True with a chance of `percent`, while faults are on.
+    pub fn strikes(&self, percent: f64) -> bool {
+        self.chaos.load(Ordering::Relaxed) && self.rng().f64() * 100.0 < percent
+    }
+
+    /// Something that must never happen has happened. The first one counts.
+    pub fn violated(&self, what: String) {
+        self.story.tell(format_args!("VIOLATION {what}"));
+        self.violation.send_if_modified(|violation| {
+            let first = violation.is_none();
+            violation.get_or_insert(what);
+            first
+        });
+    }
+
+    async fn violation(&self) -> String {
+        let mut violation = self.violation.subscribe();
+        let found = violation.wait_for(Option::is_some).await.expect("the sender is ours");
+        found.clone().expect("waited for it")
+    }
+
+    /// A write was acknowledged: it must survive every crash from here on.
+    pub fn acknowledge(&self, revision: Revision) {
+        let mut last = self.acknowledged.lock().expect("never poisoned");
+        *last = last.max(revision);
+    }
+
+    pub fn acknowledged(&self) -> Revision {
+        *self.acknowledged.lock().expect("never poisoned")
+    }
+
+    /// The registry, once a process is up.
+    pub async fn registry(&self) -> Arc<Registry> {
+        let mut registry = self.registry.subscribe();
+        let up = registry.wait_for(Option::is_some).await.expect("the sender is ours");
+        up.clone().expect("waited for it")
+    }
+}
+
+fn images() -> Images {
+    let behave = Behaviour::default;
+    let seconds = Duration::from_secs;
+    Images::default()
+        .with("app:1", Image::present(behave()))
+        .with("app:2", Image::pullable(seconds(7), behave()))
+        .with("slow:1", Image::present(Behaviour { ready_after: Some(seconds(20)), ..behave() }))
+        .with("checked:1", Image::present(Behaviour { healthcheck: true, ready_after: Some(seconds(3)), ..behave() }))
+        .with("stubborn:1", Image::present(Behaviour { ignores_stop: true, ..behave() }))
+        .with("crash:1", Image::present(Behaviour { exits: Some((seconds(2), 1)), ..behave() }))
+        .with("broken:1", Image::present(Behaviour { start_fails: Some("no such executable".into()), ..behave() }))
+}
+
+/// One seed: trouble, then peace, then a check that peace stays.
+pub async fn run(seed: u64, bug: Bug, story: Story) -> Result<(), String> {
+    let world = World::new(seed, bug, story);
+    world.engine.set_faults(Trouble { world: world.clone() });
+    people::set_the_scene(&world);
+    // Both arms only ever end here.
+    tokio::select! {
+        biased;
+        violation = world.violation() => Err(violation),
+        result = script(&world) => result,
+        never = process::keep_running(&world) => match never {},
+    }
+}
+
+async fn script(world: &World) -> Result<(), String> {
+    let trouble = Duration::from_secs(world.rng().u64(20..120));
+    if let Ok(never) = tokio::time::timeout(trouble, people::live(world)).await {
+        match never {}
+    }
+    world.chaos.store(false, Ordering::Relaxed);
+    people::make_peace(world).await;
+    world.story.tell("peace: from here on everything must come right");
+    converge(world).await?;
+    world.story.tell("converged");
+    stay_quiet(world, "nobody did anything", async || {}).await?;
+    stay_quiet(world, "gaia was killed and started again", async || world.kill.notify_one()).await?;
+    stay_quiet(world, "the engine did not answer for a while", async || {
+        world.engine.engine_down();
+        sleep(Duration::from_secs(45)).await;
+        world.engine.engine_up();
+    })
+    .await?;
+    converge(world).await
+}
+
+async fn converge(world: &World) -> Result<(), String> {
+    let mut waited = Duration::ZERO;
+    let step = Duration::from_secs(5);
+    loop {
+        match oracle::converged(world).await {
+            Ok(()) => return Ok(()),
+            Err(why) if waited >= PATIENCE => return Err(format!("does not converge: {why}")),
+            Err(_) => sleep(step).await,
+        }
+        waited += step;
+    }
+}
+
+/// Whatever `act` is, no container may be touched because of it.
+async fn stay_quiet(world: &World, because: &str, act: impl AsyncFnOnce()) -> Result<(), String> {
+    let before = world.engine.effects();
+    let running = oracle::running(world);
+    world.story.tell(format_args!("{because}: nothing may be touched"));
+    act().await;
+    sleep(QUIET).await;
+    let after = world.engine.effects();
+    if let Some(record) = after.get(before.len()..).and_then(|new| new.first()) {
+        return Err(format!("{because}, and yet: {}", record.effect));
+    }
+    let now = oracle::running(world);
+    if running != now {
+        return Err(format!("{because}, and what runs went from {running:?} to {now:?}"));
+    }
+    Ok(())
+}
+
+/// Sorted by name, for stories and comparisons.
+pub type ByName<T> = BTreeMap<String, T>;
