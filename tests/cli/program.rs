@@ -66,37 +66,48 @@ impl Program {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9, and its end.
+    pub fn kill(&mut self) {
+        // An error means that it has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.id().to_string();
         let sent = Command::new("kill").args([format!("-{name}"), pid]).status().expect("kill runs");
         assert!(sent.success(), "SIG{name} was not sent");
     }
 
-    /// How it ended, and what it left on stderr.
-    pub fn end(mut self) -> (ExitStatus, String) {
+    /// How it ended.
+    pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
-        // Its stdout closes when it ends.
-        while Instant::now() < deadline {
+        loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(_) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    let status = self.child.wait().expect("our child");
-                    let mut stderr = String::new();
-                    self.child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("UTF-8");
-                    return (status, stderr);
-                }
-                Err(RecvTimeoutError::Timeout) => break,
+                // Its stdout closes when it ends.
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().expect("our child"),
+                Err(RecvTimeoutError::Timeout) => panic!("the program did not end in time"),
             }
         }
-        panic!("the program did not end in time");
+    }
+
+    /// How it ended, and what it left on stderr.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let status = self.wait();
+        let mut stderr = String::new();
+        self.child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("UTF-8");
+        (status, stderr)
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // An error means that it has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.kill();
     }
 }
 
