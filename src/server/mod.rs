@@ -96,7 +96,13 @@ async fn handle(State(state): State<ServerState>, request: Request) -> Response 
         Ok(params) => dispatch(&state, target, params, request).await,
         Err(error) => Err(error),
     };
-    let response = answer.unwrap_or_else(|error| reply::error(&error));
+    let response = answer.unwrap_or_else(|error| {
+        // Ours to mend, not the client's to hear only.
+        if matches!(error.reason, Reason::InternalError | Reason::ServiceUnavailable) {
+            tracing::error!(verb, resource, error = %error, "a request could not be answered");
+        }
+        reply::error(&error)
+    });
     state.metrics.answered(verb, &resource, response.status().as_u16(), started.elapsed());
     response
 }
