@@ -43,9 +43,14 @@ pub fn parse(words: &[String], catalogue: &Catalogue) -> Result<Vec<Target>, Cli
     if words.iter().any(|word| word.contains('/')) {
         return words.iter().map(|word| pair(word, catalogue)).collect();
     }
-    let mut kinds = Vec::new();
+    let mut kinds: Vec<Kind> = Vec::new();
     for word in first.split(',').filter(|word| !word.is_empty()) {
-        kinds.extend(catalogue.named(word)?.into_iter().cloned());
+        for kind in catalogue.named(word)? {
+            // `all,gpus` names some kinds twice.
+            if !kinds.contains(kind) {
+                kinds.push(kind.clone());
+            }
+        }
     }
     if names.is_empty() {
         return Ok(kinds.into_iter().map(|kind| Target { kind, name: None }).collect());

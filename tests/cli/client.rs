@@ -84,6 +84,7 @@ fn our_kinds_answer_to_their_short_names() {
     for name in ["workloads", "workload", "wl", "Workload", "workloads.gaia.dev"] {
         assert_eq!(place.says(&["get", name, "-o", "name"]), "workload.gaia.dev/web\n", "{name}");
     }
+    assert_eq!(place.says(&["get", "all,workloads", "-o", "name"]).matches("workload.gaia.dev/web").count(), 1);
     assert!(place.says(&["get", "wl", "-o", "wide"]).lines().next().expect("a header").contains("NAME"));
 }
 

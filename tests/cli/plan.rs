@@ -73,6 +73,23 @@ fn on_a_server_only_the_difference_is_planned_and_nothing_is_done() {
 }
 
 #[test]
+fn what_the_files_of_a_server_no_longer_hold_is_removed() {
+    let (files, data) = (dir(), dir());
+    write(files.path(), "postgres:1");
+    let server = Server::start_with(data.path(), &["--desired", text(files.path())]);
+    let watch = server.follow(&["watch", "workloads"]);
+    for name in ["db", "web"] {
+        watch.line("ready", |line| line.contains(&format!("/{name} ")) && line.contains("Ready=True"));
+    }
+    let other = dir();
+    write(other.path(), "postgres:1");
+    fs::remove_file(other.path().join("web.yaml")).expect("written before");
+    let steps = server.says(&["plan", "-f", text(other.path()), "--reality", "simulated"]);
+    assert!(steps.contains("remove container web-live") && !steps.contains("db-live"), "{steps}");
+    server.says(&["get", "workload/web"]);
+}
+
+#[test]
 fn what_is_wrong_in_a_file_is_told_with_its_line() {
     let files = dir();
     write(files.path(), "postgres:1");

@@ -16,15 +16,16 @@ pub use start::{Objects, Reality, images, images_of_files, observe};
 use super::{FIELD_MANAGER, StartError, TaskFailure, open_registry, reality::World};
 use crate::{
     adapters::simulated::containers::{Behaviour, Effect, Image, Images, SimulatedContainers},
-    api::{condition, workload::Workload},
+    api::{condition, source::Source, workload::Workload},
     config,
     controllers::{self, Context},
-    gitops::{self, apply_documents},
-    registry::{ApiError, ListOptions, Registry},
+    gitops::{self, Gitops, Next, Syncer, apply_documents, files::real::RealFiles},
+    registry::{ApiError, ListOptions, ObjectName, Registry},
     runtime::{
         clock::{Clock, SimulatedClock},
         events::Recorder,
         metrics::RuntimeMetrics,
+        objects::Objects as _,
         registry_objects::RegistryObjects,
         supervisor::Supervisor,
     },
@@ -35,6 +36,9 @@ use crate::{
 const QUIET: Duration = Duration::from_secs(180);
 /// What has not come to rest after so long does not come to rest.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// gitops wants another pass sooner than this: it is not done. It gets so many.
+const SOON: Duration = Duration::from_secs(1);
+const MOST_PASSES: usize = 20;
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -89,10 +93,10 @@ async fn play(start: Start, directory: &Path) -> Result<Plan, PlanError> {
     let store = EmbeddedStore::open(MemoryEngine::holding(&snapshot), Options::default()).map_err(PlanError::Load)?;
     let registry = open_registry(store.clone(), clock.clone()).await?;
 
-    let errors = apply(&registry, directory).await;
     let mut supervisor = Supervisor::new();
     // Events are told to nobody: the receiver stays only so that the queue is not closed.
     let (recorder, _inbox) = Recorder::new(clock.clone(), RuntimeMetrics::default());
+    let errors = apply(&registry, directory, recorder.clone(), clock.clone()).await;
     controllers::spawn_all(&context(&registry, &engine, recorder, clock), &mut supervisor);
 
     let mut settled = false;
@@ -129,8 +133,16 @@ fn context(
     }
 }
 
-/// The files onto the objects; what is wrong with them.
-async fn apply(registry: &Arc<Registry>, directory: &Path) -> Vec<String> {
+/// The files onto the objects; what is wrong with them. Where the server follows files (its Source `desired`), these take
+/// their place, so that what they no longer hold is pruned.
+async fn apply(registry: &Arc<Registry>, directory: &Path, recorder: Recorder, clock: Arc<dyn Clock>) -> Vec<String> {
+    let source = ObjectName { namespace: None, name: gitops::DESIRED.to_owned() };
+    let kind = registry.kinds().of::<Source>();
+    if let Some(kind) = kind
+        && registry.get(&kind, &source).await.is_ok()
+    {
+        return sync(registry, directory, recorder, clock).await;
+    }
     let loaded = gitops::load_directory(directory, &registry.kinds());
     let mut errors: Vec<String> = loaded.errors.iter().map(start::file_error).collect();
     let applied = apply_documents(registry, &loaded, false).await;
@@ -140,6 +152,31 @@ async fn apply(registry: &Arc<Registry>, directory: &Path) -> Vec<String> {
         }
     }
     errors
+}
+
+/// Passes of gitops over the Source `desired`, pointed at the directory, until it asks for none soon.
+async fn sync(registry: &Arc<Registry>, directory: &Path, recorder: Recorder, clock: Arc<dyn Clock>) -> Vec<String> {
+    if let Err(error) = gitops::ensure_desired(registry, directory).await {
+        return vec![error.to_string()];
+    }
+    let files = Arc::new(RealFiles);
+    let mut syncer = Syncer::new(Gitops { registry: registry.clone(), recorder, clock, files }, gitops::DESIRED);
+    for _ in 0..MOST_PASSES {
+        match syncer.sync_once().await {
+            Ok(Next::After(wait)) if wait < SOON => tokio::time::sleep(wait).await,
+            Ok(Next::After(_) | Next::Gone) => break,
+            Err(error) => return vec![error.to_string()],
+        }
+    }
+    let objects = RegistryObjects { registry: registry.clone(), field_manager: FIELD_MANAGER };
+    let name = ObjectName { namespace: None, name: gitops::DESIRED.to_owned() };
+    match objects.get::<Source>(&name).await {
+        Ok(source) => {
+            let status = source.and_then(|source| source.status.clone()).unwrap_or_default();
+            status.errors.iter().map(start::file_error).collect()
+        }
+        Err(error) => vec![error.to_string()],
+    }
 }
 
 /// Lets time run until nothing has happened for [`QUIET`]; false if that does not come to pass.
@@ -179,7 +216,7 @@ async fn not_ready(registry: &Registry) -> Result<Vec<String>, PlanError> {
         }
         let why = conditions.iter().find(|c| c.type_ == condition::READY);
         let why = why.map_or_else(|| "nobody looked at it".to_owned(), |c| format!("{}: {}", c.reason, c.message));
-        let name = crate::registry::ObjectName::of(&version.object);
+        let name = ObjectName::of(&version.object);
         out.push(format!("{}/{}: {why}", name.namespace.unwrap_or_default(), name.name));
     }
     Ok(out)

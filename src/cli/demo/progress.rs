@@ -157,6 +157,10 @@ impl View {
     }
 
     fn finish(self, count: usize, out: &mut dyn Write) -> Result<(), CliError> {
+        if self.bars.is_some() {
+            // The last spinner leaves the cursor behind itself.
+            writeln!(out)?;
+        }
         let seconds = self.started.elapsed().as_secs_f64();
         writeln!(out, "{count} workloads are as the files want them, after {seconds:.1} s")?;
         Ok(out.flush()?)

@@ -107,7 +107,7 @@ impl SimulatedContainers {
             if machine.images.get(image).is_none() {
                 machine.images.known.insert(image.to_owned(), Image::present(Behaviour::default()));
             }
-            let id = ContainerId(super::images::hex(&format!("container {}", machine.next_serial())));
+            let id = machine.new_id();
             let mut seen = blank(id.clone(), name, image, now);
             seen.labels = labels;
             for network in networks {

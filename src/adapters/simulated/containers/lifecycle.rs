@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    images::{hex, image_id},
+    images::image_id,
     machine::{Due, Held, Machine, Moment, is_alive},
 };
 use crate::{
@@ -31,7 +31,7 @@ impl Machine {
         if let Some((network, _)) = request.networks.iter().find(|(name, _)| !self.networks.contains_key(name)) {
             return Err(terminal(TerminalReason::NetworkNotFound, format!("network {network} not found")));
         }
-        let id = ContainerId(hex(&format!("container {}", self.next_serial())));
+        let id = self.new_id();
         let mut labels: BTreeMap<_, _> = request.spec.labels.clone();
         labels.extend(request.labels.clone());
         let seen = Container {

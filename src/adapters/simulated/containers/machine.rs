@@ -123,6 +123,16 @@ impl Machine {
         self.serial
     }
 
+    /// An id that no container has: those of an observed simulated engine were made from the same numbers.
+    pub fn new_id(&mut self) -> ContainerId {
+        loop {
+            let id = ContainerId(super::images::hex(&format!("container {}", self.next_serial())));
+            if !self.containers.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
     pub fn schedule(&mut self, now: Moment, after: Duration, due: Due) {
         let serial = self.next_serial();
         self.due.insert((now.instant + after, serial), due);

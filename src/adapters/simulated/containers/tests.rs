@@ -313,6 +313,17 @@ async fn copy_of_an_observation_goes_its_own_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_copy_makes_takes_the_place_of_nothing_observed() {
+    let original = engine(Behaviour::default());
+    running(&original, "a").await;
+    let clock = Arc::new(SimulatedClock::starting_at(jiff::Timestamp::UNIX_EPOCH));
+    let copy = SimulatedContainers::from_observed(clock, original.observed(), Images::any());
+    running(&copy, "b").await;
+    let names: Vec<_> = copy.observed().into_iter().map(|container| container.name).collect();
+    assert!(names.contains(&"a".to_owned()) && names.contains(&"b".to_owned()), "{names:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn same_calls_give_the_same_engine() {
     async fn play() -> Vec<Container> {
         let engine = engine(Behaviour::default());
