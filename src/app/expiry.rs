@@ -66,6 +66,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{
+        registry::WriteOptions,
+        runtime::clock::SystemClock,
+        store::{EmbeddedStore, MemoryEngine, Options},
+    };
 
     fn old(event: Value) -> bool {
         is_old(&event, "2026-11-20T12:00:00Z".parse().expect("a time"))
@@ -78,6 +83,37 @@ mod tests {
         assert!(old(json!({"metadata": made, "lastTimestamp": "2026-11-20T10:59:59Z"})));
         assert!(!old(json!({"metadata": made, "lastTimestamp": "2026-11-20T11:00:00Z"})));
         assert!(!old(json!({"metadata": made, "series": {"lastObservedTime": "2026-11-20T11:59:00.000000Z"}})));
+    }
+
+    /// A registry in memory with one event of each age, in hours before noon.
+    async fn registry_with(ages: &[i64]) -> Arc<Registry> {
+        let store = EmbeddedStore::open(MemoryEngine::default(), Options::default()).expect("memory opens");
+        let registry = crate::app::open_registry(store, Arc::new(SystemClock)).await.expect("opens");
+        let kind = registry.kinds().by_kind("", "v1", "Event").expect("served");
+        for age in ages {
+            let last = noon() - SignedDuration::from_hours(*age);
+            let event = json!({"metadata": {"name": format!("age-{age}")}, "lastTimestamp": last.to_string(),
+                "involvedObject": {"kind": "Workload", "name": "web", "namespace": "default"}});
+            let written = registry.create(&kind, Some("default"), event, &WriteOptions::default()).await;
+            written.expect("a valid event");
+        }
+        registry
+    }
+
+    fn noon() -> Timestamp {
+        // After the events were made, whenever the test runs: their creation counts too.
+        "2126-11-20T12:00:00Z".parse().expect("a time")
+    }
+
+    #[tokio::test]
+    async fn a_sweep_removes_old_events_and_nothing_else() {
+        let registry = registry_with(&[0, 2, 30]).await;
+        assert_eq!(sweep(&registry, noon()).await.expect("sweeps"), 2);
+        let kind = registry.kinds().by_kind("", "v1", "Event").expect("served");
+        let left = registry.list(&kind, None, &ListOptions::default()).await.expect("lists").items;
+        let names: Vec<_> = left.iter().map(|version| ObjectName::of(&version.object).name).collect();
+        assert_eq!(names, ["age-0"]);
+        assert_eq!(sweep(&registry, noon()).await.expect("sweeps"), 0);
     }
 
     #[test]
