@@ -255,10 +255,12 @@ impl<R: Reconciler, O: Objects> Driver<R, O> {
         let failed = if result.is_ok() { FailedLabel::No } else { FailedLabel::Yes };
         let labels = ActionLabels { controller: R::NAME, action: R::action_name(action), failed };
         self.metrics.actions.get_or_create(&labels).inc();
-        let object = object.name_any();
+        let (namespace, object) = (object.namespace(), object.name_any());
+        // Its name only: what an action carries (a container's environment) may be secret.
+        let action = R::action_name(action);
         match &result {
-            Ok(()) => info!(controller = R::NAME, object, ?action, "action applied"),
-            Err(error) => warn!(controller = R::NAME, object, ?action, error = chain(error), "action failed"),
+            Ok(()) => info!(controller = R::NAME, namespace, object, action, "action applied"),
+            Err(error) => warn!(controller = R::NAME, namespace, object, action, error = chain(error), "action failed"),
         }
         result
     }

@@ -121,6 +121,20 @@ fn log_lines_can_be_json() {
 }
 
 #[test]
+fn the_environment_of_a_container_is_not_logged() {
+    let data = dir();
+    let server = Server::start_with(data.path(), &["--log-level", "debug"]);
+    server.apply(
+        "apiVersion: gaia.dev/v1alpha1\nkind: Workload\nmetadata: {name: web}\nspec:\n  \
+         live: {container: {image: nginx, env: {PASSWORD: hunter2-hunter2}}}\n",
+    );
+    server.follow(&["watch", "wl"]).line("ready", |line| line.contains("Ready=True"));
+    let (_, stderr, _) = server.terminate();
+    assert!(stderr.contains("action applied"), "{stderr}");
+    assert!(!stderr.contains("hunter2"), "a secret was logged:\n{stderr}");
+}
+
+#[test]
 fn kubectl_works_with_our_kubeconfig() {
     let Some(kubectl) = kubectl() else {
         eprintln!("skipped: no kubectl on this machine");
