@@ -1,3 +1,5 @@
+//! Deleting: finalizers, propagation, collections, namespaces, and what collects the rest.
+
 use std::time::Duration;
 
 use super::*;

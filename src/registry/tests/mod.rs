@@ -49,8 +49,7 @@ fn serves_ours_and_the_builtins() {
 fn rules_of_our_kinds_are_evaluated() {
     let kinds = kinds();
     let kind = kinds.by_kind("gaia.dev", "v1alpha1", "Workload").expect("served");
-    let object =
-        json!({"apiVersion": "gaia.dev/v1alpha1", "kind": "Workload", "metadata": {"name": "Web"}, "spec": {}});
+    let object = json!({"apiVersion": "gaia.dev/v1alpha1", "kind": "Workload", "metadata": {"name": "Web"}, "spec": {"active": "Live"}});
     let shown: Vec<String> = kind.rules.check(&object, None, &kind.root).iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,

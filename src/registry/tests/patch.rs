@@ -1,3 +1,5 @@
+//! Patches through the whole pipeline: merge, JSON, strategic and apply, and who owns what afterwards.
+
 use rstest::rstest;
 use serde_json::{Value, json};
 

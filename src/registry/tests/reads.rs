@@ -1,3 +1,5 @@
+//! Reading: lists in pages, selectors, watches, both forms of an Event.
+
 use super::*;
 use crate::store::{Change, ChangeKind};
 

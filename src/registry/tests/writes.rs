@@ -1,3 +1,5 @@
+//! Creating and replacing: what the server owns, what it refuses, and in which words.
+
 use rstest::rstest;
 
 use super::*;
