@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use kube_cel::{CompiledSchema, RootContext, ValidationError, Validator, compile_schema};
-use serde_json::Value;
+use kube_cel::{CompiledSchema, RootContext, SchemaFormat, ValidationError, Validator, compile_schema};
+use serde_json::{Value, json};
 
 use super::{
     fields::{FieldError, Problem},
@@ -15,44 +15,86 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(Validator::new);
 /// The compiled rules of one kind.
 #[derive(Debug)]
 pub struct Rules {
+    /// Only the nodes that matter to a rule: the validator converts the whole value again at every node it visits.
     compiled: CompiledSchema,
     context: RootContext,
+    /// None needs the version before when no rule names it.
+    reads_old: bool,
+    any: bool,
 }
 
 impl Default for Rules {
     /// No rules.
     fn default() -> Self {
-        Self { compiled: compile_schema(&Value::Null), context: RootContext::default() }
+        Self { compiled: compile_schema(&Value::Null), context: RootContext::default(), reads_old: false, any: false }
     }
 }
 
 impl Rules {
     /// Fails on the first rule that does not compile: an object could never pass it.
     pub fn compile(schema: &Value, context: RootContext) -> Result<Self, String> {
-        let compiled = compile_schema(schema);
-        match first_error(&compiled) {
-            Some(error) => Err(error),
-            None => Ok(Self { compiled, context }),
+        let mut compiled = compile_schema(schema);
+        if let Some(error) = first_error(&compiled) {
+            return Err(error);
         }
+        let any = has_rules(&compiled);
+        keep_what_rules_see(&mut compiled);
+        Ok(Self { compiled, context, reads_old: schema.to_string().contains("oldSelf"), any })
     }
 
-    /// `old` is the version before, for transition rules; none at create.
+    /// `object` has its defaults. `old` is the version before, for transition rules; none at create.
     pub fn check(&self, object: &Value, old: Option<&Value>, node: &Node) -> Vec<FieldError> {
-        match VALIDATOR.validate_compiled_with_context(&self.compiled, object, old, Some(&self.context)) {
+        if !self.any {
+            return Vec::new();
+        }
+        let object = visible(object);
+        let old = old.filter(|_| self.reads_old).map(visible);
+        match VALIDATOR.validate_compiled_with_context(&self.compiled, &object, old.as_ref(), Some(&self.context)) {
             Ok(()) => Vec::new(),
             Err(errors) => errors.into_iter().map(|e| complaint(e, node)).collect(),
         }
     }
 }
 
+/// Of metadata, rules see the names alone, as upstream.
+fn visible(object: &Value) -> Value {
+    let Value::Object(fields) = object else { return object.clone() };
+    let fields = fields.iter().map(|(key, value)| match key.as_str() {
+        "metadata" => {
+            let names = ["name", "generateName"].into_iter().filter_map(|name| Some((name, value.get(name)?)));
+            (key.clone(), json!(names.collect::<std::collections::BTreeMap<_, _>>()))
+        }
+        _ => (key.clone(), value.clone()),
+    });
+    Value::Object(fields.collect())
+}
+
+fn children(schema: &CompiledSchema) -> impl Iterator<Item = &CompiledSchema> {
+    let single = schema.items.as_deref().into_iter().chain(schema.additional_properties.as_deref());
+    let branches = schema.all_of.iter().chain(&schema.any_of).chain(&schema.one_of);
+    schema.properties.values().chain(single).chain(branches)
+}
+
+fn has_rules(schema: &CompiledSchema) -> bool {
+    !schema.validations.is_empty() || children(schema).any(has_rules)
+}
+
+/// Drops the nodes below which there is neither a rule nor anything that changes how a value looks to one. True when
+/// this node itself is to stay.
+fn keep_what_rules_see(schema: &mut CompiledSchema) -> bool {
+    schema.properties.retain(|_, child| keep_what_rules_see(child));
+    schema.items.take_if(|child| !keep_what_rules_see(child));
+    schema.additional_properties.take_if(|child| !keep_what_rules_see(child));
+    for branches in [&mut schema.all_of, &mut schema.any_of, &mut schema.one_of] {
+        branches.retain_mut(keep_what_rules_see);
+    }
+    let looks_different = schema.is_map || schema.embedded_resource || !matches!(schema.format, SchemaFormat::None);
+    looks_different || !schema.validations.is_empty() || children(schema).next().is_some()
+}
+
 fn first_error(schema: &CompiledSchema) -> Option<String> {
     let own = schema.compilation_errors().first().map(ToString::to_string);
-    own.or_else(|| {
-        let below = schema.properties.values().chain(schema.items.as_deref());
-        let below = below.chain(schema.additional_properties.as_deref());
-        let mut below = below.chain(&schema.all_of).chain(&schema.any_of).chain(&schema.one_of);
-        below.find_map(first_error)
-    })
+    own.or_else(|| children(schema).find_map(first_error))
 }
 
 /// Upstream shows the type of the place that states the rule, not its value. With a `fieldPath` that place lies above

@@ -26,6 +26,7 @@ mod write;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 pub use error::{ApiError, ApiResult, Cause, Reason};
 pub use ids::{Ids, RandomIds, SeededIds};
@@ -165,6 +166,16 @@ pub struct Registry {
 
 /// Who writes what must exist.
 const SELF: &str = "gaia";
+/// On the definitions of our kinds: which text they were written from.
+const DIGEST: &str = "gaia.dev/definition-digest";
+
+fn digest(definition: &Value) -> String {
+    Sha256::digest(definition.to_string()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_established_by(definition: &Value, digest: &str) -> bool {
+    definition["metadata"]["annotations"][DIGEST] == digest && definition["status"]["conditions"].is_array()
+}
 
 impl Registry {
     /// Serves `kinds` over `store` and makes what must exist: the namespaces `default` and `kube-system`, and the
@@ -198,27 +209,31 @@ impl Registry {
     /// The definitions on disk may be those of an older binary: ours replace them.
     async fn make_definitions(&self) -> ApiResult<()> {
         let kind = self.builtin(builtin::EXTENSIONS, "CustomResourceDefinition")?;
-        let now = metadata::timestamp(self.clock.now());
         for crd in self.kinds().crds() {
-            let definition = serde_json::to_value(crd).map_err(ApiError::internal)?;
-            let name = ObjectName::of(&definition);
-            let options = WriteOptions { field_manager: SELF.to_owned(), ..WriteOptions::default() };
-            match self.create(&kind, None, definition.clone(), &options).await {
-                Ok(_) => {}
-                Err(error) if error.reason == Reason::AlreadyExists => {
-                    self.update(&kind, &name, definition.clone(), &options).await?;
-                }
-                Err(error) => return Err(error),
-            }
-            let live = self.get(&kind, &name).await?;
-            if live.object["status"]["conditions"].is_array() {
-                continue;
-            }
-            let mut established = live.object.clone();
-            established["status"] = builtin::established(&definition, &now);
-            let options = WriteOptions { subresource: Subresource::Status, ..options };
-            self.update(&kind, &name, established, &options).await?;
+            self.make_definition(&kind, serde_json::to_value(crd).map_err(ApiError::internal)?).await?;
         }
+        Ok(())
+    }
+
+    async fn make_definition(&self, kind: &Kind, mut definition: Value) -> ApiResult<()> {
+        // Start-up is the path of every restart: what this very binary wrote is not put through every check again.
+        let digest = digest(&definition);
+        definition["metadata"]["annotations"][DIGEST] = json!(digest);
+        let name = ObjectName::of(&definition);
+        let options = WriteOptions { field_manager: SELF.to_owned(), ..WriteOptions::default() };
+        match self.get(kind, &name).await {
+            Ok(live) if is_established_by(&live.object, &digest) => return Ok(()),
+            Ok(_) => self.update(kind, &name, definition.clone(), &options).await?,
+            Err(error) if error.reason == Reason::NotFound => {
+                self.create(kind, None, definition.clone(), &options).await?
+            }
+            Err(error) => return Err(error),
+        };
+        let live = self.get(kind, &name).await?;
+        let mut established = live.object.clone();
+        established["status"] = builtin::established(&definition, &metadata::timestamp(self.clock.now()));
+        let options = WriteOptions { subresource: Subresource::Status, ..options };
+        self.update(kind, &name, established, &options).await?;
         Ok(())
     }
 
