@@ -207,6 +207,7 @@ impl Parts {
             objects: self.objects(),
             containers: self.world.containers.clone(),
             probes: self.world.probes.clone(),
+            gpus: self.world.gpus.clone(),
             recorder,
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),

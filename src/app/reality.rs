@@ -1,24 +1,31 @@
-//! What the controllers act on: the Docker engine of this host, or one made of memory.
+//! What the controllers see and act on: the Docker engine of this host, or an engine and cards made of memory.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     adapters::{
         containers::{Containers, docker::DockerEngine},
+        gpus::Gpus,
         probes::{NetworkProbes, Probes},
         simulated::{
             containers::{Behaviour, Image, Images, SimulatedContainers},
+            gpus::SimulatedGpus,
             probes::SimulatedProbes,
         },
     },
     runtime::clock::Clock,
 };
 
+/// Cards of a simulated host.
+const CARDS: usize = 1;
+
 /// One of each adapter.
 #[derive(Clone)]
 pub struct World {
     pub containers: Arc<dyn Containers>,
     pub probes: Arc<dyn Probes>,
+    /// None: nothing here can ask the driver of this host yet.
+    pub gpus: Option<Arc<dyn Gpus>>,
 }
 
 impl World {
@@ -26,12 +33,16 @@ impl World {
     pub fn docker() -> Result<Self, reqwest::Error> {
         let containers: Arc<dyn Containers> = Arc::new(DockerEngine::from_env());
         let probes = Arc::new(NetworkProbes::new(containers.clone())?);
-        Ok(Self { containers, probes })
+        Ok(Self { containers, probes, gpus: None })
     }
 
     /// Around a simulated engine.
     pub fn simulated(engine: &SimulatedContainers) -> Self {
-        Self { containers: Arc::new(engine.clone()), probes: Arc::new(SimulatedProbes::new(engine.clone())) }
+        Self {
+            containers: Arc::new(engine.clone()),
+            probes: Arc::new(SimulatedProbes::new(engine.clone())),
+            gpus: Some(Arc::new(SimulatedGpus::of_24_gib(engine.clone(), CARDS))),
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! What is decided: a folder per kind. [`CONTROLLERS`] says who reads what and who writes which status; no status has
 //! two writers.
 
+pub mod gpu;
 pub mod workload;
 
 use std::sync::Arc;
 
 use crate::{
-    adapters::{containers::Containers, probes::Probes},
+    adapters::{containers::Containers, gpus::Gpus, probes::Probes},
     runtime::{clock::Clock, events::Recorder, metrics::RuntimeMetrics, objects::Objects, supervisor::Supervisor},
 };
 
@@ -16,6 +17,8 @@ pub struct Context<O: Objects> {
     pub objects: O,
     pub containers: Arc<dyn Containers>,
     pub probes: Arc<dyn Probes>,
+    /// None where no driver can be asked: then no card is known, which is not the same as no card.
+    pub gpus: Option<Arc<dyn Gpus>>,
     pub recorder: Recorder,
     pub clock: Arc<dyn Clock>,
     pub metrics: RuntimeMetrics,
@@ -37,16 +40,20 @@ pub struct Controller {
     pub acts_on: &'static [&'static str],
 }
 
-pub const CONTROLLERS: &[Controller] = &[Controller {
-    name: "workload",
-    reads: &["Workload", "containers", "probes"],
-    writes_status_of: "Workload",
-    acts_on: &["containers"],
-}];
+pub const CONTROLLERS: &[Controller] = &[
+    Controller {
+        name: "workload",
+        reads: &["Workload", "containers", "probes"],
+        writes_status_of: "Workload",
+        acts_on: &["containers"],
+    },
+    Controller { name: "gpu", reads: &["Gpu", "gpus", "containers"], writes_status_of: "Gpu", acts_on: &[] },
+];
 
 /// Starts every controller.
 pub fn spawn_all<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     workload::spawn(context, supervisor);
+    gpu::spawn(context, supervisor);
 }
 
 #[cfg(test)]

@@ -30,6 +30,13 @@ fn follows_its_files_until_ctrl_c() {
     assert!(fs::read_to_string(&kubeconfig).expect("written").contains(&server.url));
     server.program.line("the last line", |line| line.starts_with("Ctrl-C"));
 
+    // Two containers share the card: more than one of them takes, and far more than an idle card.
+    let gpus = server.follow(&["watch", "gpus"]);
+    gpus.line("gpu0 in use", |line| line.contains("/gpu0") && used_mib(line).is_some_and(|used| used > 2 * 4096));
+    let gpu0 = server.says(&["get", "gpu", "gpu0", "-o", "yaml"]);
+    assert!(gpu0.contains("workload: default/gaia-prime") && gpu0.contains("container: gaia-prime-live"), "{gpu0}");
+    drop(gpus);
+
     let watch = server.follow(&["watch", "workloads"]);
     watch.line("gaia-study", |line| line.starts_with("ADDED") && line.contains("/gaia-study"));
     fs::remove_file(desired.join("stack/gaia-study.yaml")).expect("an example file");
@@ -54,4 +61,9 @@ fn a_port_in_use_is_told() {
     let text = complaint(&run(&["demo", "--listen", &address]), 1).to_owned();
     assert!(text.contains(&format!("cannot listen on {address}")) && text.contains("--listen"), "{text}");
     complaint(&run(&["demo", "--listen", "0.0.0.0:0"]), 2);
+}
+
+/// The column of `gaia watch gpus`.
+fn used_mib(line: &str) -> Option<u64> {
+    line.split("Used MiB=").nth(1)?.split(' ').next()?.parse().ok()
 }

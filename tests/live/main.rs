@@ -4,14 +4,21 @@ mod world;
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use gaia::{
     adapters::{
         containers::EngineEvent,
         simulated::containers::{Behaviour, Delivery, Effect, Fault, Faults, Image, Images},
     },
-    api::{FINALIZER, container::Adopt, container::ContainerSpec, workload::*},
+    api::{
+        FINALIZER,
+        container::{Adopt, ContainerSpec, Gpus},
+        gpu::{Gpu, GpuDevice, GpuSpec, GpuStatus},
+        workload::*,
+    },
+    runtime::objects::Objects as _,
 };
-use kube::ResourceExt;
+use kube::{ResourceExt, runtime::watcher::Event};
 use world::{World, from_image, workload};
 
 #[tokio::test(start_paused = true)]
@@ -161,6 +168,32 @@ async fn an_engine_that_is_away_is_not_a_dead_container() {
     world.until_running("web").await;
     assert_eq!(world.done(), done);
     assert_eq!(live(world.get("web").await.as_deref()).unwrap().restarts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_card_shows_who_uses_it_and_is_not_written_while_nothing_changes() {
+    let world = World::with(Images::any()).await;
+    let device = GpuDevice { index: Some(0), uuid: None };
+    world.objects.create(Gpu::new("gpu0", GpuSpec { device, ..GpuSpec::default() })).await.expect("a valid Gpu");
+    let used = |status: &GpuStatus| status.memory.map_or(0, |memory| memory.used_mib);
+    world.until_gpu("gpu0", "seen", |status| used(status) == 512 && status.processes.is_empty()).await;
+
+    let gpus = Some(Gpus { count: None, device_ids: vec!["0".to_owned()] });
+    world.create(workload("llm", ContainerSpec { gpus, ..from_image("llm:1") })).await;
+    world.until_running("llm").await;
+    let busy = world.until_gpu("gpu0", "in use", |status| used(status) == 4608).await;
+    let process = &busy.status.as_ref().unwrap().processes[0];
+    assert_eq!(process.container.as_deref(), Some("llm-live"));
+    assert_eq!((process.workload.as_deref(), process.variant), (Some("default/llm"), Some(Variant::Live)));
+
+    // In a dozen further looks nothing is written.
+    let mut changes = world.objects.watch::<Gpu>();
+    while !matches!(changes.next().await, Some(Event::InitDone)) {}
+    let change = tokio::time::timeout(Duration::from_secs(60), changes.next()).await;
+    assert!(change.is_err(), "{change:#?}");
+
+    world.edit("llm", |spec| spec.live.as_mut().unwrap().running = false).await;
+    world.until_gpu("gpu0", "left", |status| used(status) == 512 && status.processes.is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,10 +9,16 @@ use gaia::{
         containers::{Container, ContainerState},
         simulated::{
             containers::{Images, SimulatedContainers},
+            gpus::SimulatedGpus,
             probes::SimulatedProbes,
         },
     },
-    api::{self, container::ContainerSpec, workload::*},
+    api::{
+        self,
+        container::ContainerSpec,
+        gpu::{Gpu, GpuStatus},
+        workload::*,
+    },
     controllers::{self, Context},
     registry::{Kinds, ObjectName, Registry, ids::RandomIds},
     runtime::{
@@ -67,6 +73,7 @@ impl World {
             objects: self.objects.clone(),
             containers: Arc::new(self.engine.clone()),
             probes: Arc::new(SimulatedProbes::new(self.engine.clone())),
+            gpus: Some(Arc::new(SimulatedGpus::of_24_gib(self.engine.clone(), 1))),
             recorder,
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
@@ -157,6 +164,26 @@ impl World {
 
     pub async fn until_running(&self, name: &str) {
         self.until_ready_is(name, "True", "Running").await;
+    }
+
+    /// Waits until the card's status is as asked; the object as it then is.
+    pub async fn until_gpu(&self, name: &str, what: &str, is: impl Fn(&GpuStatus) -> bool) -> Arc<Gpu> {
+        let object = ObjectName { namespace: None, name: name.to_owned() };
+        let get = || self.objects.get::<Gpu>(&object);
+        let waiting = async {
+            let mut changes = self.objects.watch::<Gpu>();
+            loop {
+                let gpu = get().await.expect("the registry answers").expect("it exists");
+                if gpu.status.as_ref().is_some_and(&is) {
+                    return gpu;
+                }
+                changes.next().await.expect("a watch goes on for ever");
+            }
+        };
+        match tokio::time::timeout(DEADLINE, waiting).await {
+            Ok(gpu) => gpu,
+            Err(_) => panic!("{name} is not {what}: {:#?}", get().await),
+        }
     }
 
     /// Waits until an event of this reason about the object is stored.

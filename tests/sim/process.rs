@@ -87,6 +87,8 @@ async fn run(world: &World) -> Infallible {
         objects: RegistryObjects { registry, field_manager: "gaia" },
         containers: Arc::new(Seam::new(world.engine.clone(), world.bug)),
         probes: Arc::new(SimulatedProbes::new(world.engine.clone())),
+        // No controller that looks at cards runs here.
+        gpus: None,
         recorder,
         clock: world.clock.clone(),
         metrics,

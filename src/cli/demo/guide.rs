@@ -15,6 +15,7 @@ Try, in another terminal:
   export KUBECONFIG={kubeconfig}
   kubectl get workloads
   kubectl describe workload {workload}
+  kubectl get gpus
   kubectl get events --watch
 
   # Stop a container over HTTP, and watch it stop. (What a file states, the file sets back.)
