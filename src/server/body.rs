@@ -1,4 +1,4 @@
-//! Request bodies: JSON and YAML into values, bounded, duplicate keys noticed.
+//! Request bodies: JSON, YAML and protobuf into values, bounded, duplicate keys noticed.
 
 use std::fmt;
 
@@ -9,6 +9,7 @@ use axum::{
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::protobuf;
 use crate::registry::{ApiError, ApiResult, FieldValidation, Reason};
 
 /// As much as an API server takes.
@@ -45,10 +46,7 @@ pub fn object(media_type: &str, bytes: &[u8], validation: FieldValidation) -> Ap
     let decoded = match media_type {
         "" | "application/json" => json(bytes, validation)?,
         "application/yaml" | "application/x-yaml" => yaml(bytes, validation)?,
-        "application/vnd.kubernetes.protobuf" => {
-            let message = "protobuf bodies are not read by this server: send application/json or application/yaml";
-            return Err(ApiError::new(Reason::UnsupportedMediaType, message));
-        }
+        "application/vnd.kubernetes.protobuf" => Decoded { value: protobuf::object(bytes)?, warnings: Vec::new() },
         _ => return Err(unsupported("application/json, application/yaml")),
     };
     if decoded.value.is_object() {
@@ -227,7 +225,7 @@ mod tests {
     #[test]
     fn says_what_it_cannot_read() {
         let fails = |media, bytes: &[u8]| object(media, bytes, FieldValidation::Ignore).expect_err("unreadable").code();
-        assert_eq!(fails("application/vnd.kubernetes.protobuf", b"k8s\0"), 415);
+        assert_eq!(fails("application/vnd.kubernetes.protobuf", b"k8s\0"), 415, "of no kind that is known");
         assert_eq!(fails("text/plain", b"{}"), 415);
         assert_eq!(fails("application/json", b"{"), 400);
         assert_eq!(fails("application/json", b"{} x"), 400);

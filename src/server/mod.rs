@@ -16,6 +16,7 @@ mod openapi;
 mod openapi_paths;
 mod openapi_protobuf;
 mod path;
+mod protobuf;
 mod query;
 mod reply;
 mod resources;

@@ -38,6 +38,12 @@ async fn daily_work(cluster: &Cluster) {
     assert!(cluster.run("version").await.ok().contains("v1.32.0+gaia"));
     let resources = cluster.run("api-resources --api-group=gaia.dev").await.ok();
     assert!(resources.contains("workloads") && resources.contains("wl"), "{resources}");
+    // Since 1.32 these are sent as protobuf.
+    assert_eq!(cluster.run("create namespace made").await.ok(), "namespace/made created\n");
+    let said = cluster.run("create configmap c -n made --from-literal=a=b --from-literal=empty=").await.ok();
+    assert_eq!(said, "configmap/c created\n");
+    assert_eq!(cluster.run("get configmap c -n made -o jsonpath={.data}").await.ok(), r#"{"a":"b","empty":""}"#);
+    assert_eq!(cluster.run("auth can-i get workloads").await.ok(), "yes\n");
     applied(cluster, "web").await;
     let file = cluster.file("web.yaml", &manifest("web"));
     assert_eq!(cluster.run(&format!("apply -f {file}")).await.ok(), "workload.gaia.dev/web unchanged\n");
