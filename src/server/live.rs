@@ -36,6 +36,18 @@ use crate::{
     store::{Change, Prefix, Revision, StoreResult, Version, Watch},
 };
 
+/// All that may be asked. A filter that is spelled wrongly would otherwise let everything through.
+const PARAMETERS: [&str; 8] = [
+    "kind",
+    "plural",
+    "group",
+    "namespace",
+    "labelSelector",
+    "fieldSelector",
+    "resourceVersion",
+    "allowWatchBookmarks",
+];
+
 /// A client that takes longer than this for one frame has gone without saying so.
 const SEND_DEADLINE: Duration = Duration::from_secs(60);
 const PING_PERIOD: Duration = Duration::from_secs(20);
@@ -162,6 +174,7 @@ async fn open(
     bookmarks: bool,
     mark_initial_end: bool,
 ) -> ApiResult<Feed> {
+    params.only(&PARAMETERS)?;
     let kinds = state.registry.kinds();
     let namespace = params.filled("namespace");
     let (labels, fields) = (params.filled("labelSelector"), params.filled("fieldSelector"));

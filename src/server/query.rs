@@ -30,6 +30,17 @@ impl Params {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// 400 when there is a parameter of another name.
+    pub fn only(&self, names: &[&str]) -> ApiResult<()> {
+        match self.0.iter().find(|(key, _)| !names.contains(&key.as_str())) {
+            None => Ok(()),
+            Some((key, _)) => {
+                let message = format!("no query parameter is called {key:?}; there are {}", names.join(", "));
+                Err(ApiError::new(Reason::BadRequest, message))
+            }
+        }
+    }
+
     /// As upstream reads booleans of a query: given without a value means true.
     pub fn flag(&self, name: &str) -> ApiResult<bool> {
         match self.get(name) {

@@ -155,6 +155,7 @@ async fn what_cannot_be_watched_is_refused_before_the_upgrade() {
     server.get("/sse/watch?kind=Nothing").await.expect(404);
     server.get("/sse/watch?fieldSelector=spec.nothing%3Dx").await.expect(400);
     server.get("/sse/watch?resourceVersion=abc").await.expect(400);
+    server.get("/sse/watch?kind=Workload&label=a%3Db").await.expect(400);
 }
 
 /// One server-sent event: event, id, data.
