@@ -110,6 +110,8 @@ impl Registry {
             let before = events::shown_object(kind, live);
             let mut after = patch::apply(kind, before, &patch)?;
             identify(kind, &mut after)?;
+            agree_on_namespace(kind, name.namespace.as_deref(), &mut after)?;
+            agree_on_name(&name.name, &mut after)?;
             let warnings = conform(kind, &mut after, options.field_validation, "")?;
             Ok((if kind.view { events::to_stored(after) } else { after }, warnings))
         })

@@ -107,6 +107,18 @@ async fn unknown_fields_are_pruned_with_a_warning_or_silently() {
     }
 }
 
+#[rstest]
+#[case::name(json!({"name": "other"}), "the name of the object (other) does not match the name on the URL (web)")]
+#[case::namespace(json!({"namespace": "x"}), "the namespace of the provided object does not match the namespace sent on the request")]
+#[tokio::test]
+async fn a_patch_renames_and_moves_nothing(#[case] metadata: Value, #[case] message: &str) {
+    let world = World::new().await;
+    world.create(workload("web")).await.expect("created");
+    let patch = Patch::Merge(json!({"metadata": metadata}));
+    let error = world.patch("web", patch, &world.options).await.expect_err("refused");
+    assert_eq!((error.code(), error.message.as_str()), (400, message));
+}
+
 #[tokio::test]
 async fn generation_counts_wishes_only() {
     let world = World::new().await;
