@@ -6,7 +6,7 @@
 use std::io::IsTerminal;
 
 use prometheus_client::{metrics::info::Info, registry::Registry};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The version of this build, `0.1.0`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -70,7 +70,14 @@ pub fn metrics() -> Registry {
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter).map_err(|e| TelemetryError::Filter { filter: filter.to_owned(), message: e.to_string() })
+    let refused = |message| TelemetryError::Filter { filter: filter.to_owned(), message };
+    // A bare word would be taken for a target, and a level with a typo in it for one that nothing has: silence.
+    let bare = |part: &&str| !part.is_empty() && !part.contains(['=', '[']);
+    let mistaken = filter.split(',').map(str::trim).filter(bare).find(|part| part.parse::<LevelFilter>().is_err());
+    if let Some(part) = mistaken {
+        return Err(refused(format!("{part:?} is no level, and a target is given one with {part}=debug")));
+    }
+    EnvFilter::try_new(filter).map_err(|error| refused(error.to_string()))
 }
 
 #[cfg(test)]
@@ -89,5 +96,9 @@ mod tests {
         assert!(check_filter("info,gaia::controllers=debug").is_ok());
         let error = check_filter("gaia=loudly").expect_err("no such level");
         assert!(error.to_string().contains("gaia=loudly"), "{error}");
+        assert!(check_filter("off").is_ok());
+        let error = check_filter("inof").expect_err("a typo, not a target");
+        assert!(error.to_string().contains("\"inof\" is no level"), "{error}");
+        assert!(check_filter("gaia::store").is_err());
     }
 }
