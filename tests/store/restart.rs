@@ -116,6 +116,20 @@ async fn a_copy_of_a_snapshot_has_its_revisions() {
 }
 
 #[test]
+fn only_its_owner_may_read_the_database() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a directory");
+    let everybodys = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), everybodys).expect("a directory made by somebody else");
+    let store = EmbeddedStore::open_dir(directory.path(), Options::default()).expect("opens");
+    for name in ["gaia.db", "gaia.db-wal", "gaia.lock"] {
+        let mode = directory.path().join(name).metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name} has mode {mode:o}");
+    }
+    store.close();
+}
+
+#[test]
 fn a_directory_is_opened_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("made/on the way");

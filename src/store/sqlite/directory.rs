@@ -63,11 +63,18 @@ pub(super) fn database(directory: &Path) -> Result<PathBuf, EngineError> {
         });
     }
     let unfinished = directory.join(format!("{DATABASE}.new"));
+    make_private(&unfinished)?;
     make(&unfinished).map_err(|source| EngineError::Sqlite { doing: "make a new database", source })?;
     std::fs::rename(&unfinished, &path).map_err(|source| io("rename the new database to", &path, source))?;
     let sync = File::open(directory).and_then(|directory| directory.sync_all());
     sync.map_err(|source| io("sync", directory, source))?;
     Ok(path)
+}
+
+/// For its owner's eyes only, whatever the directory allows; SQLite gives its journal the same mode.
+fn make_private(path: &Path) -> Result<(), EngineError> {
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    open.map(drop).map_err(|source| io("make", path, source))
 }
 
 fn make(path: &Path) -> rusqlite::Result<()> {
