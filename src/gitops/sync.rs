@@ -3,8 +3,9 @@
 //! 1. Read the Source and its directory. Unreadable: report, change nothing.
 //! 2. Store the inventory: everything applied before and everything about to be applied.
 //! 3. Apply every valid document, namespaces first.
-//! 4. If nothing at all is wrong, read the directory once more, and if it still says the same, delete what it no longer
-//!    names. (A file that moves while a tree is read can be missed; twice the same way it cannot.)
+//! 4. If nothing at all is wrong, wait until the directory has been quiet for a while and read it once more; if it still
+//!    says the same, delete what it no longer names. (A file that moves while a tree is read can be missed, and one that
+//!    is being written may be empty, or end between two documents, and so parse.)
 //! 5. Store the status: what was applied, what is wrong, the inventory without what is gone.
 //!
 //! A crash anywhere is followed by the same pass from the beginning: the inventory names everything that may have been
@@ -20,6 +21,7 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
@@ -43,6 +45,9 @@ use crate::{
 
 /// After a pass that found the files changing under it, or that made a kind known.
 const AGAIN: Duration = Duration::from_millis(20);
+/// Before anything is deleted the files rest so long: a save that truncates first, or that comes in pieces over a network,
+/// is over by then, or has changed a file meanwhile.
+const QUIET: Duration = Duration::from_millis(500);
 /// A failure of the server, not of the files, is tried again.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Other writers of the Source's metadata may come between so often.
@@ -255,7 +260,7 @@ impl Syncer {
         errors: &mut Vec<FileError>,
     ) -> Option<Surplus> {
         let delete = plan.prune == Prune::Yes && errors.is_empty() && !plan.surplus.is_empty();
-        if delete && self.read(&source.spec.directory).await != *listing {
+        if delete && !self.rests(&source.spec.directory, listing).await {
             return None;
         }
         let mut surplus = Surplus::default();
@@ -274,6 +279,17 @@ impl Syncer {
             }
         }
         Some(surplus)
+    }
+
+    /// Nothing is written there for a while, and it still says the same.
+    async fn rests(&mut self, path: &str, listing: &Listing) -> bool {
+        // Cancel-safe: a notification that is not taken here is the next pass's.
+        tokio::select! {
+            biased;
+            () = self.files_changed() => return false,
+            () = sleep(QUIET) => {}
+        }
+        self.read(path).await == *listing
     }
 
     async fn leave(&self, source: &Source, entry: &InventoryEntry, delete: bool) -> ApiResult<Left> {

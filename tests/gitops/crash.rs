@@ -1,6 +1,6 @@
 //! The process dies in the middle; and the same on files in memory, pass by pass.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use gaia::gitops::{Syncer, files::simulated::SimulatedFiles};
@@ -19,7 +19,7 @@ fn syncer(world: &World) -> Syncer {
     Syncer::new(world.gitops.clone(), "desired")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pass_that_is_cut_short_anywhere_loses_track_of_nothing() {
     // Poll a pass so many times, drop it, then let the file go: whatever the pass had made must go too.
     let mut longest = 0;
@@ -65,7 +65,7 @@ async fn a_pass_that_is_cut_short_anywhere_loses_track_of_nothing() {
     assert!(longest < 200, "the pass ends within the polls tried");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_file_that_cannot_be_read_deletes_nothing() {
     let (world, files) = simulated().await;
     let mut syncer = syncer(&world);
@@ -81,6 +81,39 @@ async fn a_file_that_cannot_be_read_deletes_nothing() {
     files.write(world.path("a.yaml"), workload("a", "i:1"));
     syncer.sync_once().await.expect("a pass");
     assert!(world.workload("a").await.is_some() && world.workload("b").await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_being_written_deletes_nothing_of_what_is_still_to_come() {
+    let (world, files) = simulated().await;
+    let mut syncer = syncer(&world);
+    let stack = world.path("stack.yaml");
+    let both = format!("{}---\n{}", workload("web", "i:1"), workload("db", "i:1"));
+    files.write(&stack, &both);
+    syncer.sync_once().await.expect("a pass");
+    let uids = async || [uid(&world, "web").await, uid(&world, "db").await];
+    let before = uids().await;
+    assert!(before.iter().all(Option::is_some));
+    // As a slow writer does: truncated, then document by document, each state one that parses.
+    for state in [String::new(), workload("web", "i:1")] {
+        files.write(&stack, state);
+        let written_meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            files.write(&stack, &both);
+        };
+        let (pass, ()) = tokio::join!(syncer.sync_once(), written_meanwhile);
+        pass.expect("a pass");
+        syncer.sync_once().await.expect("a pass");
+        assert_eq!(uids().await, before, "nothing was made anew");
+    }
+    files.write(&stack, "# meant\n");
+    while world.workload("web").await.is_some() {
+        syncer.sync_once().await.expect("a pass");
+    }
+}
+
+async fn uid(world: &World, name: &str) -> Option<String> {
+    world.workload(name).await?.pointer("/metadata/uid")?.as_str().map(str::to_owned)
 }
 
 #[tokio::test(flavor = "multi_thread")]
