@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use bollard::{Docker, models::RestartPolicyNameEnum, query_parameters::RemoveImageOptions};
+use bollard::{
+    Docker,
+    models::{NetworkDisconnectRequest, RestartPolicyNameEnum},
+    query_parameters::RemoveImageOptions,
+};
 use futures::StreamExt;
 use gaia::{
     adapters::{
@@ -249,6 +253,32 @@ async fn https_probe_does_not_check_the_certificate() {
             (outcome == ProbeOutcome::Success).then_some(())
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_somebody_takes_off_its_network_is_told_of_with_its_labels() {
+    on_docker(async |world| {
+        let id = world.running("a", Process::Sleeps).await;
+        let mut events = world.engine.events();
+        assert_eq!(events.next().await, Some(EngineEvent::Connected));
+        let request = NetworkDisconnectRequest { container: id.0.clone(), force: None };
+        bollard().await.disconnect_network(&world.name("net"), request).await.expect("it leaves");
+        let heard = tokio::time::timeout(DEADLINE, async {
+            loop {
+                match events.next().await.expect("the stream has no end") {
+                    EngineEvent::Container { id: of, name, labels, action } if of == id && action == "disconnect" => {
+                        return (name, labels);
+                    }
+                    // Other tests make events too.
+                    EngineEvent::Container { .. } | EngineEvent::Connected | EngineEvent::Disconnected(_) => {}
+                }
+            }
+        });
+        let (name, labels) = heard.await.expect("it is told in time");
+        assert_eq!(name, world.name("a"));
+        assert!(world.labels().iter().all(|(key, value)| labels.get(key) == Some(value)), "{labels:?}");
     })
     .await;
 }

@@ -6,15 +6,19 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use bollard::{errors::Error, models::EventMessage, query_parameters::EventsOptionsBuilder};
+use bollard::{
+    errors::Error,
+    models::{EventMessage, EventMessageTypeEnum},
+    query_parameters::EventsOptionsBuilder,
+};
 use futures::{StreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 
 use super::{DockerEngine, errors::Call};
-use crate::adapters::containers::{ContainerId, EngineEvent, EngineResult};
+use crate::adapters::containers::{ContainerId, Containers, EngineEvent, EngineResult};
 
 /// What may change a decision. Everything else (exec, attach, top, resize) is noise of our own making.
-const ACTIONS: [&str; 12] = [
+const ACTIONS: [&str; 14] = [
     "create",
     "start",
     "die",
@@ -27,6 +31,8 @@ const ACTIONS: [&str; 12] = [
     "unpause",
     "restart",
     "health_status",
+    "connect",
+    "disconnect",
 ];
 const MIN_WAIT: Duration = Duration::from_millis(200);
 const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -52,6 +58,9 @@ impl Listener {
         loop {
             let event = match &mut self.connection {
                 Some(connection) => match connection.next().await {
+                    Some(Ok(message)) if message.typ == Some(EventMessageTypeEnum::NETWORK) => {
+                        network_event(&self.engine, message).await
+                    }
                     Some(Ok(message)) => container_event(message),
                     Some(Err(error)) => Some(self.disconnect(error.to_string())),
                     None => Some(self.disconnect("the engine ended the stream".to_owned())),
@@ -114,9 +123,22 @@ async fn subscribe(engine: &DockerEngine) -> EngineResult<BoxStream<'static, Res
     let since = info.system_time.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
     let since = since.ok_or_else(|| call.unanswered("the engine does not tell its time"))?;
     let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());
-    let filters = HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec())]);
+    let filters = HashMap::from([("type", vec!["container", "network"]), ("event", ACTIONS.to_vec())]);
     let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
     Ok(docker.events(Some(options)).boxed())
+}
+
+/// A network's event names the container that joined or left it, and no more: the rest is looked up. One that cannot be
+/// looked at is on its way out, of which its own events tell.
+async fn network_event(engine: &DockerEngine, message: EventMessage) -> Option<EngineEvent> {
+    let id = message.actor?.attributes?.remove("container")?;
+    let container = engine.inspect(&id).await.ok()??;
+    Some(EngineEvent::Container {
+        id: container.id,
+        name: container.name,
+        labels: container.labels,
+        action: message.action?,
+    })
 }
 
 fn container_event(message: EventMessage) -> Option<EngineEvent> {
