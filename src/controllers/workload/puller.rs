@@ -13,7 +13,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{observed::PullSeen, reason::Reason};
 use crate::{
-    adapters::containers::{Containers, PullProgress},
+    adapters::containers::{Containers, EngineError, PullProgress},
     registry::ObjectName,
     runtime::{
         backoff::{Backoff, seed_of},
@@ -130,7 +130,7 @@ impl Shared {
                 tell(format!("pulls {image}: {}", told(&progress)));
             }
         };
-        self.containers.pull(image, &progress).await.map_err(|error| error.to_string())?;
+        self.containers.pull(image, &progress).await.map_err(failed)?;
         self.recorder.record(
             regarding,
             Note::normal(Reason::Pulled.as_str(), Reason::PullingImage.as_str(), format!("has pulled {image}")),
@@ -140,6 +140,16 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Pull>> {
         self.pulls.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// Whoever does not answer a pull is as a rule the registry, and the message says who.
+fn failed(error: EngineError) -> String {
+    match error {
+        EngineError::Unreachable(why) => why,
+        error @ (EngineError::NotFound(_) | EngineError::MayHaveTakenEffect(_) | EngineError::Terminal { .. }) => {
+            error.to_string()
+        }
     }
 }
 

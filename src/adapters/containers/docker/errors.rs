@@ -63,9 +63,16 @@ impl std::fmt::Display for Call<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.subject {
             "" => f.write_str(self.verb),
-            subject => write!(f, "{} {subject}", self.verb),
+            subject => write!(f, "{} {}", self.verb, short(subject)),
         }
     }
+}
+
+/// An id as people see ids; anything else whole.
+fn short(subject: &str) -> &str {
+    const FULL: usize = 64;
+    let is_id = subject.len() == FULL && subject.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { &subject[..12] } else { subject }
 }
 
 /// The reason a message tells, whatever its status: Docker uses 500 for most failures of a start.
@@ -147,6 +154,13 @@ mod tests {
     fn absent_container_is_not_found() {
         let error = verdict(Call::effect("start", "a"), 404, "No such container: a");
         assert_eq!(error, EngineError::NotFound("a".to_owned()));
+    }
+
+    #[test]
+    fn ids_are_shown_short_and_names_whole() {
+        let id = "d1d460f58a49d52d3479f1593a1c85cbd4902dbfef8da3b972e1213c87d8b4df";
+        assert_eq!(Call::effect("start", id).to_string(), "start d1d460f58a49");
+        assert_eq!(Call::effect("pull", "registry/app:1").to_string(), "pull registry/app:1");
     }
 
     #[test]
