@@ -24,6 +24,12 @@ pub struct KubeconfigArgs {
 
 pub fn run(args: &KubeconfigArgs, out: &mut dyn Write) -> Outcome {
     let text = render(&args.server)?;
+    if args.server.token.is_some() && args.server.url()?.scheme_str() == Some("http") {
+        eprintln!(
+            "Warning: kubectl sends no token over http:// and will be refused; put TLS in front of the server and name \
+             its https:// URL with --server"
+        );
+    }
     match &args.output {
         Some(path) => write_private(path, &text)?,
         None => out.write_all(text.as_bytes())?,

@@ -79,6 +79,18 @@ fn kubeconfig_takes_server_and_token_from_flag_or_environment() {
 }
 
 #[test]
+fn kubeconfig_says_that_kubectl_keeps_a_token_from_plain_http() {
+    let said = |args: &[&str]| {
+        let output = run(&[&["kubeconfig", "--server"], args].concat());
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    assert!(said(&["http://h:1", "--token", "t"]).starts_with("Warning: kubectl sends no token over http://"));
+    assert_eq!(said(&["http://h:1"]), "");
+    assert_eq!(said(&["https://h:1", "--token", "t"]), "");
+}
+
+#[test]
 fn the_token_in_the_environment_is_not_in_the_help() {
     let output = gaia().args(["kubeconfig", "--help"]).env("GAIA_TOKEN", "very-secret").output().expect("runs");
     assert!(!stdout(&output).contains("very-secret"));
