@@ -121,9 +121,16 @@ impl Catalogue {
         self.kinds.iter().filter(|kind| kind.verbs.iter().any(|verb| verb == "list"))
     }
 
+    /// What one may ask for: questions to the server (reviews) are no kinds of objects, and of namesakes one is enough.
     fn plurals(&self) -> String {
-        let ours: Vec<_> = self.kinds.iter().map(|k| k.api.plural.as_str()).collect();
-        ours.join(", ")
+        let mut plurals: Vec<_> = Vec::new();
+        for kind in self.listable() {
+            let plural = kind.api.plural.as_str();
+            if !plurals.contains(&plural) {
+                plurals.push(plural);
+            }
+        }
+        plurals.join(", ")
     }
 }
 
