@@ -146,8 +146,14 @@ fn has_any(probes: &Probes) -> bool {
 /// Startup first, which holds the others back; then liveness and readiness beside each other. Ends with the run.
 async fn probe_container(shared: Arc<Shared>, owner: ObjectName, id: ContainerId, run: Run) {
     let one = |which, probe| probe_until(&shared, &owner, &id, &run, which, probe);
-    if let Some(probe) = &run.probes.startup {
-        one(Which::Startup, probe).await;
+    if let Some(probe) = &run.probes.startup
+        && one(Which::Startup, probe).await == Ended::Run
+    {
+        return;
+    }
+    if run.probes.liveness.is_none() && run.probes.readiness.is_none() {
+        // All is said about this run. The task stays, for one that has ended means that the run has, and begins anew.
+        return std::future::pending().await;
     }
     let liveness = async {
         if let Some(probe) = &run.probes.liveness {
@@ -163,7 +169,14 @@ async fn probe_container(shared: Arc<Shared>, owner: ObjectName, id: ContainerId
 }
 
 /// Repeats one probe: startup until it has passed, the others as long as the container runs.
-async fn probe_until(shared: &Shared, owner: &ObjectName, id: &ContainerId, run: &Run, which: Which, probe: &Probe) {
+async fn probe_until(
+    shared: &Shared,
+    owner: &ObjectName,
+    id: &ContainerId,
+    run: &Run,
+    which: Which,
+    probe: &Probe,
+) -> Ended {
     tokio::time::sleep(shared.delay_left(run, probe)).await;
     let mut count = Count::default();
     loop {
@@ -171,16 +184,24 @@ async fn probe_until(shared: &Shared, owner: &ObjectName, id: &ContainerId, run:
             Look::Said(outcome) => outcome,
             Look::RunEnded => {
                 shared.wakeups.wake(owner);
-                return;
+                return Ended::Run;
             }
         };
         let passed = count.add(&outcome, probe);
         shared.tell(owner, id, run, which, passed, &outcome);
         if which == Which::Startup && passed == Some(true) {
-            return;
+            return Ended::Probe;
         }
         tokio::time::sleep(Duration::from_secs(probe.period_seconds.max(1).into())).await;
     }
+}
+
+/// What came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The startup probe has passed.
+    Probe,
+    Run,
 }
 
 enum Look {
