@@ -153,12 +153,11 @@ fn check(schema: &Value, at: &str, faults: &mut Vec<String>) {
         None if !untyped => fault("has no type"),
         Some("array") if !object.contains_key("items") => fault("an array needs items"),
         Some("object")
-            if !["properties", "additionalProperties"].iter().any(|key| object.contains_key(*key)) && !untyped =>
+            // As an API server sees it: everything in it is pruned. Right for `stop: {}` only, which says what it is.
+            if !["properties", "additionalProperties", "description"].iter().any(|key| object.contains_key(*key))
+                && !untyped =>
         {
-            // As an API server sees it: everything in it is pruned. Right for `stop: {}` only.
-            if object.get("description").is_none() {
-                fault("an object without fields");
-            }
+            fault("an object without fields");
         }
         _ => {}
     }

@@ -38,8 +38,8 @@ pub fn before_effect(world: &World, effect: &Effect) {
     let containers = world.engine.observed();
     // One that is gone is named by its id, and nothing can be done to it.
     let Some(container) = containers.iter().find(|container| container.name == *name) else { return };
-    let ours = container.labels.contains_key(label::OWNER_UID);
-    if !ours && !(adoptable && name == HANDMADE) {
+    let allowed = container.labels.contains_key(label::OWNER_UID) || (adoptable && name == HANDMADE);
+    if !allowed {
         world.violated(format!("{effect}, which is somebody else's"));
     }
 }

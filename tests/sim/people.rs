@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 use gaia::{
     api::{GROUP, VERSION, label},
     registry::{DeleteOptions, ObjectName, Patch, WriteOptions},
+    store::Fault,
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -88,9 +89,15 @@ async fn act(world: &World) {
             world.story.tell("the engine answers again");
             world.engine.engine_up();
         }
-        87..95 => {
+        87..93 => {
             world.story.tell("kill -9 gaia");
             world.kill.notify_one();
+        }
+        93..96 => {
+            let times = world.rng().usize(1..4);
+            let done = world.rng().bool();
+            world.story.tell(format_args!("the disk refuses {times} times, written all the same: {done}"));
+            world.disk.fail_next(if done { Fault::AfterEffect } else { Fault::BeforeEffect }, times);
         }
         _ => squat(world, name),
     }
@@ -162,8 +169,13 @@ fn spec(world: &World, name: &str, sound: bool) -> Value {
     if rng.bool() {
         spec["stopGraceSeconds"] = json!(rng.u8(..10));
     }
-    if rng.u8(..3) == 0 {
-        spec["probes"] = json!({"readiness": {"http": {"port": 80}, "periodSeconds": rng.u8(1..8)}});
+    for probe in ["readiness", "liveness", "startup"] {
+        if rng.u8(..4) == 0 {
+            // Slower than the slowest image that comes up.
+            let (period, threshold) = (rng.u8(1..8), if probe == "readiness" { 3 } else { 40 });
+            spec["probes"][probe] =
+                json!({"http": {"port": 80}, "periodSeconds": period, "failureThreshold": threshold});
+        }
     }
     if !sound && rng.u8(..4) == 0 {
         spec["restartPolicy"] = json!("OnFailure");
@@ -229,7 +241,7 @@ fn meddle(world: &World) {
     }
     let name = pick(world, &ours).clone();
     let adopted = name == HANDMADE;
-    let dice = world.rng().u8(..12);
+    let dice = world.rng().u8(..13);
     let (what, _done) = match dice {
         0..3 => ("stops", world.engine.stop_by_hand(&name)),
         3..5 => ("kills", world.engine.kill_by_hand(&name)),
@@ -240,6 +252,7 @@ fn meddle(world: &World) {
         }
         8 => ("starts", world.engine.start_by_hand(&name).is_some_and(|result| result.is_ok())),
         9 => ("starves", world.engine.run_out_of_memory(&name)),
+        10 => ("hangs the process in", world.engine.set_answering(&name, Some(false))),
         _ => {
             let code = world.rng().i64(0..3);
             ("sees the end of", world.engine.end_process(&name, code))
@@ -257,6 +270,10 @@ fn squat(world: &World, name: &str) {
 /// The last acts: everything in order, and only things wished that can be.
 pub async fn make_peace(world: &World) {
     world.engine.engine_up();
+    world.disk.mend();
+    for container in world.engine.observed() {
+        world.engine.set_answering(&container.name, None);
+    }
     let foreign: Vec<String> = world.wishes.lock().expect("never poisoned").foreign.keys().cloned().collect();
     for name in foreign.iter().filter(|name| name.as_str() != "database" && name.as_str() != HANDMADE) {
         world.engine.remove_by_hand(name);

@@ -18,7 +18,7 @@ use gaia::{
         workload::{WorkloadReconciler, hints::Hints},
     },
     gitops::{self, Gitops},
-    registry::{Kinds, ObjectName, Registry},
+    registry::{ApiError, Kinds, ObjectName, Registry},
     runtime::{
         events::Recorder,
         metrics::RuntimeMetrics,
@@ -56,7 +56,7 @@ pub async fn keep_running(world: &World) -> Infallible {
             biased;
             _ = crashes.changed() => world.story.tell("gaia dies"),
             () = world.kill.notified() => world.story.tell("gaia dies"),
-            never = run(world) => match never {},
+            why = run(world) => world.story.tell(format_args!("gaia does not start: {why}")),
         }
         world.registry.send_replace(None);
         let down = world.rng().u64(10..6_000);
@@ -64,13 +64,18 @@ pub async fn keep_running(world: &World) -> Infallible {
     }
 }
 
-async fn run(world: &World) -> Infallible {
+/// Runs until dropped; returns why it did not start.
+async fn run(world: &World) -> ApiError {
     let store = EmbeddedStore::open(world.disk.clone(), Options::default()).expect("the disk is sound");
     oracle::after_start(world, &*store).await;
-    let registry = Registry::open(store as Arc<dyn Store>, kinds(), world.clock.clone(), world.ids.clone())
-        .await
-        .expect("the registry opens");
-    gitops::ensure_desired(&registry, DIRECTORY.as_ref()).await.expect("the Source is written");
+    let registry = Registry::open(store as Arc<dyn Store>, kinds(), world.clock.clone(), world.ids.clone()).await;
+    let registry = match registry {
+        Ok(registry) => registry,
+        Err(error) => return error,
+    };
+    if let Err(error) = gitops::ensure_desired(&registry, DIRECTORY.as_ref()).await {
+        return error;
+    }
     world.story.tell("gaia is up");
     world.registry.send_replace(Some(registry.clone()));
 
@@ -97,7 +102,7 @@ async fn run(world: &World) -> Infallible {
     };
     let controllers = workloads(world, &context);
     let files = gitops::run::run(gitops, CancellationToken::new());
-    tokio::join!(controllers, files).0
+    match tokio::join!(controllers, files).0 {}
 }
 
 /// Compiling the rules of every kind once is enough for all simulations.
@@ -133,6 +138,7 @@ async fn workloads(world: &World, context: &Context<RegistryObjects>) -> Infalli
         deleting: BTreeSet::new(),
         due: BTreeMap::new(),
         busy: BTreeSet::new(),
+        hurry: (Instant::now(), BTreeMap::new()),
     };
     tokio::join!(queue.run(), hints.run(CancellationToken::new())).0
 }
@@ -152,6 +158,8 @@ struct Queue<'a> {
     deleting: BTreeSet<String>,
     due: BTreeMap<Name, Instant>,
     busy: BTreeSet<Name>,
+    /// Since when, and how many: an object looked at again and again while no time passes is a loop that eats a core.
+    hurry: (Instant, BTreeMap<Name, usize>),
 }
 
 impl<'a> Queue<'a> {
@@ -253,7 +261,20 @@ impl<'a> Queue<'a> {
             }
             self.due.remove(&name);
             self.busy.insert(name.clone());
+            self.count(&name, now);
             passes.push(self.pass(name));
+        }
+    }
+
+    fn count(&mut self, name: &Name, now: Instant) {
+        if now - self.hurry.0 > Duration::from_secs(1) {
+            self.hurry = (now, BTreeMap::new());
+        }
+        let passes = self.hurry.1.entry(name.clone()).or_default();
+        *passes += 1;
+        if *passes == MOST_PASSES_A_SECOND {
+            let workload = self.objects.get(name).map(|w| (&w.spec, &w.status));
+            self.world.violated(format!("{} is looked at {passes} times a second: {workload:?}", name.1));
         }
     }
 
@@ -273,6 +294,9 @@ impl<'a> Queue<'a> {
         .boxed_local()
     }
 }
+
+/// Far more than news and convergence ever ask for.
+const MOST_PASSES_A_SECOND: usize = 200;
 
 /// Every wait has a deadline; the sum of those of one pass is below this.
 const LONGEST_PASS: Duration = Duration::from_secs(300);

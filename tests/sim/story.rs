@@ -7,6 +7,9 @@ use std::{
 
 use tokio::time::Instant;
 
+/// A story longer than this goes round in circles.
+const MOST_LINES: usize = 20_000;
+
 /// Clones tell the same story.
 #[derive(Debug, Clone, Default)]
 pub struct Story {
@@ -19,7 +22,9 @@ impl Story {
         let now = Instant::now();
         let begun = *self.begun.lock().expect("never poisoned").get_or_insert(now);
         let at = (now - begun).as_secs_f64();
-        self.lines.lock().expect("never poisoned").push(format!("{at:>9.3}  {line}"));
+        let mut lines = self.lines.lock().expect("never poisoned");
+        lines.push(format!("{at:>9.3}  {line}"));
+        assert!(lines.len() < MOST_LINES, "no end to it, at last:\n{}", lines[MOST_LINES - 60..].join("\n"));
     }
 }
 
