@@ -10,7 +10,7 @@ use std::{
 };
 
 use gaia::{
-    adapters::simulated::containers::{Behaviour, Image, Images, SimulatedContainers},
+    adapters::simulated::containers::{Behaviour, Image, Images, NoFaults, SimulatedContainers},
     gitops::files::simulated::SimulatedFiles,
     registry::{Registry, SeededIds},
     runtime::clock::{Clock, SimulatedClock},
@@ -136,13 +136,15 @@ pub async fn run(seed: u64, bug: Bug, story: Story) -> Result<(), String> {
     let world = World::new(seed, bug, story);
     world.engine.set_faults(Trouble { world: world.clone() });
     people::set_the_scene(&world);
-    // Both arms only ever end here.
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         violation = world.violation() => Err(violation),
         result = script(&world) => result,
         never = process::keep_running(&world) => match never {},
-    }
+    };
+    // The engine holds the faults and these the world, which holds the engine: thousands of worlds would never be freed.
+    world.engine.set_faults(NoFaults);
+    result
 }
 
 async fn script(world: &World) -> Result<(), String> {
