@@ -66,7 +66,7 @@ pub struct WorkloadSpec {
     /// What it has to do with GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<WorkloadGpu>,
-    /// The candidate answers while live is unhealthy, and back.
+    /// The candidate answers while live is unhealthy, and back. Stored only; nothing acts on it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<bool>,
     /// Leave everything as it is: observe, do not act.
