@@ -131,10 +131,10 @@ impl fmt::Display for Holder {
     }
 }
 
-/// When memory counts as free: looked at every `intervalSeconds`, it must hold `samples` times in a row.
+/// When memory counts as free: looked at every `intervalMs` while a handoff waits for it, it must hold `samples` times in a row.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.samples * self.intervalSeconds <= self.timeoutSeconds").message("so many samples do not fit into timeoutSeconds").field_path(".samples"))]
+#[x_kube(validation = Rule::new("self.samples * self.intervalMs <= self.timeoutSeconds * 1000").message("so many samples do not fit into timeoutSeconds").field_path(".samples"))]
 pub struct Cleanup {
     #[serde(default)]
     pub policy: CleanupPolicy,
@@ -146,8 +146,8 @@ pub struct Cleanup {
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: u32,
     #[serde(default = "default_cleanup_interval")]
-    #[schemars(range(min = 1, max = 3600))]
-    pub interval_seconds: u32,
+    #[schemars(range(min = 5, max = 60000))]
+    pub interval_ms: u32,
     /// So many in a row, since memory can rise again between two looks.
     #[serde(default = "default_samples")]
     #[schemars(range(min = 1, max = 100))]
@@ -160,7 +160,7 @@ impl Default for Cleanup {
             policy: CleanupPolicy::default(),
             free_below: default_free_below(),
             timeout_seconds: default_cleanup_timeout(),
-            interval_seconds: default_cleanup_interval(),
+            interval_ms: default_cleanup_interval(),
             samples: default_samples(),
         }
     }
@@ -173,7 +173,7 @@ fn default_cleanup_timeout() -> u32 {
     120
 }
 fn default_cleanup_interval() -> u32 {
-    1
+    15
 }
 fn default_samples() -> u32 {
     3
@@ -219,7 +219,10 @@ pub struct GpuStatus {
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acquired_at: Option<Time>,
-    /// The Handoff under way, `namespace/name`.
+    /// Everybody who has been granted it; the first is repeated above. More than one only when all of them share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<Lease>,
+    /// The Handoff under way, `namespace/name`. While it runs nobody else is granted anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handoff: Option<String>,
     /// Claims that wait, first come first.
@@ -251,6 +254,43 @@ pub struct GpuStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// The right to a card. Granted and ended by writing the Gpu's status, which is compared on its version: so there is one
+/// truth about who holds it, at every instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    pub holder: Holder,
+    pub lease_id: String,
+    /// Of the card at the moment of the grant: later grants have higher ones.
+    pub fencing_token: i64,
+    /// The GpuClaim it was granted to, `namespace/name`; absent: it is the owner's, or a Workload's that nobody is before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acquired_at: Option<Time>,
+    /// Of a shared claim: what it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_mib: Option<u64>,
+}
+
+impl GpuStatus {
+    /// Puts the leases in, and repeats the first one where everybody looks.
+    pub fn set_leases(&mut self, leases: Vec<Lease>) {
+        let first = leases.first();
+        self.holder = first.map(|lease| lease.holder.clone());
+        self.lease_id = first.map(|lease| lease.lease_id.clone());
+        self.reason = first.map(|lease| lease.reason.clone());
+        self.acquired_at = first.and_then(|lease| lease.acquired_at.clone());
+        self.leases = leases;
+    }
+
+    pub fn lease_of(&self, holder: &Holder) -> Option<&Lease> {
+        self.leases.iter().find(|lease| lease.holder == *holder)
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuMemory {
@@ -266,9 +306,15 @@ pub struct GpuProcess {
     pub pid: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_mib: Option<u64>,
+    /// Of the program, where it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Name of the container it runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// It runs in a container that the engine no longer knows.
+    #[serde(default)]
+    pub orphan: bool,
     /// `namespace/name` of the Workload whose container that is; absent: a stranger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
@@ -293,6 +339,8 @@ pub enum GpuReason {
     Held,
     Free,
     HandoffInProgress,
+    /// A handoff failed; the next attempt waits.
+    HandoffFailed,
     /// The memory did not come free in time, whatever was tried.
     Stuck,
     /// Processes of nobody we know use more than `reserve`.

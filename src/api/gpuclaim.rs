@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{gpu::Holder, quantity};
 
-/// A wish to hold a GPU. Deleting it gives the card back. What is asked for, and by whom, cannot change.
+/// A wish to hold a GPU. Deleting it, or `release`, gives the card back. What is asked for, and by whom, cannot change.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "gaia.dev",
@@ -36,11 +36,18 @@ use super::{gpu::Holder, quantity};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.gpu) ? 1 : 0) + (has(self.selector) ? 1 : 0) + (has(self.memory) ? 1 : 0) == 1").message("exactly one of gpu, selector and memory must be given"))]
+#[x_kube(validation = Rule::new("!has(self.gpu) || !has(self.selector)").message("gpu and selector exclude one another").field_path(".selector"))]
+#[x_kube(validation = Rule::new("has(self.gpu) || has(self.selector) || has(self.memory) || self.count > 1").message("at least one of gpu, selector, memory and count must be given"))]
+#[x_kube(validation = Rule::new("!has(self.gpu) || self.count == 1").message("one gpu is named: count must be 1").field_path(".count"))]
+#[x_kube(validation = Rule::new("!self.shared || has(self.memory)").message("who shares a card must say how much memory it needs").field_path(".memory"))]
+#[x_kube(validation = Rule::new("!self.shared || self.count == 1").message("a shared claim is for one card").field_path(".count"))]
+#[x_kube(validation = Rule::new("!has(self.minHoldSeconds) || !has(self.maxHoldSeconds) || self.minHoldSeconds <= self.maxHoldSeconds").message("minHoldSeconds is more than maxHoldSeconds").field_path(".minHoldSeconds"))]
+#[x_kube(validation = Rule::new("self.count == oldSelf.count && self.shared == oldSelf.shared").message("count and shared cannot change: make another claim").field_path(".count"))]
 #[x_kube(validation = Rule::new("!has(self.ttlSeconds) || !has(self.maxHoldSeconds) || self.ttlSeconds <= self.maxHoldSeconds").message("ttlSeconds is more than maxHoldSeconds").field_path(".ttlSeconds"))]
 #[x_kube(validation = Rule::new("has(self.gpu) == has(oldSelf.gpu) && (!has(self.gpu) || self.gpu == oldSelf.gpu)").message("gpu cannot change: make another claim").field_path(".gpu"))]
 #[x_kube(validation = Rule::new("has(self.selector) == has(oldSelf.selector) && (!has(self.selector) || self.selector == oldSelf.selector)").message("selector cannot change: make another claim").field_path(".selector"))]
 #[x_kube(validation = Rule::new("has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory)").message("memory cannot change: make another claim").field_path(".memory"))]
+#[x_kube(validation = Rule::new("!oldSelf.release || self.release").message("what was released stays released").field_path(".release"))]
 #[x_kube(validation = Rule::new("self.holder == oldSelf.holder").message("holder cannot change: make another claim").field_path(".holder"))]
 pub struct GpuClaimSpec {
     /// This card.
@@ -50,10 +57,17 @@ pub struct GpuClaimSpec {
     /// Any card that has these labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<GpuSelector>,
-    /// Any card with at least so much memory, a Kubernetes quantity.
+    /// Any card with at least so much memory, a Kubernetes quantity. Of a `shared` claim: what it takes of the card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = quantity::PATTERN))]
     pub memory: Option<String>,
+    /// So many cards, all or none.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub count: u32,
+    /// May have a card together with other shared claims, as far as measured free memory less the reserve allows.
+    #[serde(default)]
+    pub shared: bool,
     pub holder: Holder,
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -80,6 +94,17 @@ pub struct GpuClaimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_hold_seconds: Option<u32>,
+    /// Nobody takes the card away before so many seconds after it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_hold_seconds: Option<u32>,
+    /// Give the card back, and keep the claim to be read. Cannot be taken back.
+    #[serde(default)]
+    pub release: bool,
+}
+
+fn one() -> u32 {
+    1
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -105,9 +130,12 @@ pub struct GpuClaimStatus {
     pub observed_generation: Option<i64>,
     #[serde(default)]
     pub phase: GpuClaimPhase,
-    /// The card it was granted, or waits for.
+    /// The first card it was granted, or waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
+    /// All the cards it was granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,4 +197,8 @@ pub enum GpuClaimReason {
     LeaseLapsed,
     MaxHoldReached,
     WaitedTooLong,
+    /// By its holder.
+    Released,
+    /// The lease went to somebody else by a Handoff.
+    HandedOver,
 }

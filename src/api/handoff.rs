@@ -90,9 +90,17 @@ pub struct HandoffStatus {
     pub started_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
+    /// The fencing token of the card when it began: a higher one later says that the lease has moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_token: Option<i64>,
     /// What was done, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<HandoffStep>,
+    /// Who was on the card when it began, and who was at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pids_before: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pids_after: Vec<u32>,
     /// Used memory while waiting for it to come free. Thinned out to at most 240 points.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 240))]
@@ -151,6 +159,9 @@ impl HandoffPhase {
 pub struct HandoffStep {
     /// `http POST http://gaia-core:6415/gpu/release`, `stop default/gaia-prime`.
     pub name: String,
+    /// What it belongs to.
+    #[serde(default)]
+    pub stage: StepStage,
     pub outcome: StepOutcome,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
@@ -158,6 +169,15 @@ pub struct HandoffStep {
     pub finished_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StepStage {
+    /// The old holder lets go.
+    #[default]
+    Release,
+    /// The new holder begins.
+    Acquire,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
