@@ -107,7 +107,9 @@ impl Registry {
             plain => plain,
         };
         self.change(kind, name, options, Recorded::Not, |live| {
-            let before = events::shown_object(kind, live);
+            let mut before = events::shown_object(kind, live);
+            // What an older binary knew and stored is not the client's mistake.
+            schema::prune(&mut before, &kind.root);
             let mut after = patch::apply(kind, before, &patch)?;
             identify(kind, &mut after)?;
             agree_on_namespace(kind, name.namespace.as_deref(), &mut after)?;

@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::openapi::{gvk, list_name, meta_reference, reference, schema_name};
+use super::{
+    openapi::{gvk, list_name, meta_reference, reference, schema_name},
+    write::unsaid_validation,
+};
 use crate::registry::Kind;
 
 const PATCH_TYPES: [&str; 3] =
@@ -92,7 +95,8 @@ fn with_body(mut operation: Value, types: &[&str], schema: &Value) -> Value {
     operation
 }
 
-fn write_parameters() -> Vec<Value> {
+fn write_parameters(kind: &Kind) -> Vec<Value> {
+    let unsaid = unsaid_validation(kind);
     vec![
         query(
             "dryRun",
@@ -100,7 +104,11 @@ fn write_parameters() -> Vec<Value> {
             "When present, indicates that modifications should not be persisted. Only All is valid.",
         ),
         query("fieldManager", "string", "The name of who makes these changes."),
-        query("fieldValidation", "string", "What to do with unknown or duplicate fields: Ignore, Warn or Strict."),
+        query(
+            "fieldValidation",
+            "string",
+            &format!("What to do with unknown or duplicate fields: Ignore, Warn or Strict. When absent: {unsaid:?}."),
+        ),
     ]
 }
 
@@ -125,15 +133,15 @@ fn read(kind: &Kind, id: &str) -> Value {
 }
 
 fn create(kind: &Kind) -> Value {
-    with_body(operation(kind, "post", "", own(kind), write_parameters()), &["*/*"], &own(kind))
+    with_body(operation(kind, "post", "", own(kind), write_parameters(kind)), &["*/*"], &own(kind))
 }
 
 fn replace(kind: &Kind, id: &str) -> Value {
-    with_body(operation(kind, "put", id, own(kind), write_parameters()), &["*/*"], &own(kind))
+    with_body(operation(kind, "put", id, own(kind), write_parameters(kind)), &["*/*"], &own(kind))
 }
 
 fn patch(kind: &Kind, id: &str) -> Value {
-    let mut parameters = write_parameters();
+    let mut parameters = write_parameters(kind);
     parameters.push(query("force", "boolean", "Take fields from other managers; only for apply."));
     let mut types = PATCH_TYPES.to_vec();
     if kind.builtin {

@@ -69,10 +69,11 @@ impl Params {
         Ok(dry)
     }
 
-    /// `fieldValidation`; upstream warns when the client does not say.
-    pub fn field_validation(&self, options: &str) -> ApiResult<FieldValidation> {
+    /// `fieldValidation`, or `unsaid` when the client does not say.
+    pub fn field_validation(&self, options: &str, unsaid: FieldValidation) -> ApiResult<FieldValidation> {
         match self.filled("fieldValidation") {
-            None | Some("Warn") => Ok(FieldValidation::Warn),
+            None => Ok(unsaid),
+            Some("Warn") => Ok(FieldValidation::Warn),
             Some("Strict") => Ok(FieldValidation::Strict),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some(other) => {
@@ -130,6 +131,7 @@ mod tests {
         let error = params("dryRun=Some").dry_run("PatchOptions").expect_err("unknown dry run");
         assert_eq!(error.code(), 422);
         assert!(error.message.contains("dryRun: Unsupported value: \"Some\": supported values: \"All\""));
-        assert_eq!(params("fieldValidation=x").field_validation("CreateOptions").expect_err("unknown").code(), 422);
+        let unknown = params("fieldValidation=x").field_validation("CreateOptions", FieldValidation::Strict);
+        assert_eq!(unknown.expect_err("unknown").code(), 422);
     }
 }

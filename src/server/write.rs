@@ -16,7 +16,7 @@ use super::{
     watch::revision,
 };
 use crate::registry::{
-    ApiError, ApiResult, DeleteOptions, Deleted, FieldValidation, List, ObjectName, Patch, Propagation, Reason,
+    ApiError, ApiResult, DeleteOptions, Deleted, FieldValidation, Kind, List, ObjectName, Patch, Propagation, Reason,
     WriteOptions, Written,
 };
 
@@ -145,10 +145,17 @@ fn write_options(call: &Call<'_>, options: &str) -> ApiResult<WriteOptions> {
     Ok(WriteOptions {
         field_manager: field_manager(call.params, call.headers, options)?,
         dry_run: call.params.dry_run(options)?,
-        field_validation: call.params.field_validation(options)?,
+        field_validation: call.params.field_validation(options, unsaid_validation(call.kind))?,
         force: false,
         subresource: call.subresource,
     })
+}
+
+/// Upstream only warns a client that does not say. On our kinds a field that we do not know is a mistake: `kubectl patch`
+/// and curl, which say nothing, must not be told that all is well. Of the built-in kinds we know a part, and clients send
+/// the rest in good faith.
+pub fn unsaid_validation(kind: &Kind) -> FieldValidation {
+    if kind.builtin { FieldValidation::Warn } else { FieldValidation::Strict }
 }
 
 /// The one the client names, or the first word of its User-Agent.

@@ -160,6 +160,32 @@ async fn patches_of_all_kinds_are_taken() {
     assert!(invalid.contains("spec.restartPolicy: Unsupported value"), "{invalid}");
 }
 
+/// kubectl sends no `fieldValidation` with a patch, and upstream would drop the field with a warning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_misspelt_field_is_refused_whatever_the_command() {
+    let Some(cluster) = Cluster::modern().await else { return };
+    applied(&cluster, "web").await;
+    let before = cluster.run("get wl web -o yaml").await.ok();
+    let merge = r#"{"spec":{"live":{"container":{"imagee":"nginx"}}}}"#;
+    let json = r#"[{"op":"add","path":"/spec/live/container/imagee","value":"nginx"}]"#;
+    for (kind, patch) in [("merge", merge), ("json", json)] {
+        let refused = cluster.run_words(&["patch", "wl", "web", "--type", kind, "-p", patch]).await.fails();
+        assert!(refused.contains("unknown field \"spec.live.container.imagee\""), "{refused}");
+    }
+    let file = cluster.file("imagee.yaml", &manifest("web").replace("image:", "imagee:"));
+    for command in ["apply", "apply --server-side", "replace", "create --dry-run=server"] {
+        let refused = cluster.run(&format!("{command} -f {file}")).await.fails();
+        assert!(refused.contains("unknown field \"spec.live.container.imagee\""), "{command}: {refused}");
+    }
+    assert_eq!(cluster.run("get wl web -o yaml").await.ok(), before, "nothing was written");
+    // A client that asks for leniency gets it, and of built-in kinds we know a part only.
+    let spare = cluster.file("spare.yaml", &manifest("web").replace("suspend:", "sspend:"));
+    cluster.run(&format!("apply --validate=warn -f {spare}")).await.ok();
+    let told = cluster.run_words(&["patch", "ns", "default", "--type=merge", "-p", r#"{"spec":{"more":"x"}}"#]).await;
+    assert!(told.stderr.contains("unknown field \"spec.more\""), "{}", told.stderr);
+    told.ok();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metadata_is_edited_and_objects_are_replaced() {
     let Some(cluster) = Cluster::modern().await else { return };

@@ -242,6 +242,20 @@ async fn apply_creates_conflicts_and_is_forced() {
     assert_eq!((error.code(), error.message.as_str()), (400, "strict decoding error: unknown field \"spec.foo\""));
 }
 
+/// A field that an older binary knew is still in the store: whoever patches another one did not write it.
+#[tokio::test]
+async fn a_patch_is_not_blamed_for_what_is_stored() {
+    let world = World::new().await;
+    let mut stored = world.create(workload("web")).await.expect("created");
+    stored["spec"]["retired"] = json!(true);
+    let live = world.registry.get(&world.workloads(), &named("web")).await.expect("there");
+    world.registry.store().update(live.key.clone(), stored, live.revision).await.expect("put past the registry");
+    let suspend = Patch::Merge(json!({"spec": {"suspend": true}}));
+    world.patch("web", suspend, &world.options).await.expect("its own fields are known");
+    let spec = world.get("web").await.expect("there")["spec"].clone();
+    assert_eq!((&spec["suspend"], spec.get("retired")), (&json!(true), None));
+}
+
 #[tokio::test]
 async fn kubes_finalizer_patch_works() {
     let world = World::new().await;
