@@ -5,6 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Who owns the fields that files state, in managedFields.
+pub const FIELD_MANAGER: &str = "gitops";
+
 /// Where desired state is read from. `gaia serve --desired DIR` keeps one named `desired`. Deleting a Source leaves its
 /// objects as they are: nothing keeps them so any longer.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -92,6 +95,13 @@ pub struct InventoryEntry {
     /// Which object of that name; absent until it has been applied. Another one is not ours to delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
+}
+
+impl Source {
+    /// Where on this host the document of an entry is: `/etc/gaia/desired/stack/core.yaml:12`.
+    pub fn place_of(&self, entry: &InventoryEntry) -> String {
+        format!("{}/{}", self.spec.directory.trim_end_matches('/'), entry.file)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

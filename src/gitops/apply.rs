@@ -6,12 +6,9 @@ use serde_json::Value;
 
 use super::load::{Document, LoadedFiles, ObjectId};
 use crate::{
-    api::source::{FileError, InventoryEntry},
+    api::source::{FIELD_MANAGER, FileError, InventoryEntry},
     registry::{ApiError, ApiResult, Kind, ObjectName, Patch, Reason, Registry, WriteOptions, Written},
 };
-
-/// Who owns the fields that files state.
-pub const MANAGER: &str = "gitops";
 
 /// What became of a document.
 #[derive(Debug, Clone)]
@@ -42,7 +39,7 @@ pub async fn apply_document(registry: &Registry, document: &Document, dry_run: b
         Err(error) if error.reason == Reason::NotFound => None,
         Err(error) => return Err(error),
     };
-    let options = WriteOptions { field_manager: MANAGER.to_owned(), dry_run, ..WriteOptions::default() };
+    let options = WriteOptions { field_manager: FIELD_MANAGER.to_owned(), dry_run, ..WriteOptions::default() };
     let patch = || Patch::Apply(document.object.clone());
     let (written, taken) = match registry.patch(&kind, &name, patch(), &options).await {
         Err(error) if error.reason == Reason::Conflict => {
@@ -77,8 +74,9 @@ pub fn is_ours(object: &Value, entry: &InventoryEntry) -> bool {
         return entry.uid == uid_of(object);
     }
     let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-    entries
-        .is_some_and(|entries| entries.iter().any(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply"))
+    entries.is_some_and(|entries| {
+        entries.iter().any(|entry| entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply")
+    })
 }
 
 /// Why the registry refused a document, one entry a field, each on the line of its field where it has one.

@@ -19,12 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{
-    apply::MANAGER,
     sync::{Gitops, Next, Syncer},
     watch::{ObjectChanges, watched},
 };
 use crate::{
-    api::source::Source,
+    api::source::{FIELD_MANAGER, Source},
     runtime::{
         backoff::{Backoff, seed_of},
         objects::Objects,
@@ -51,7 +50,7 @@ pub fn spawn(supervisor: &mut Supervisor, gitops: Gitops) {
 
 /// One task for each Source that ever was; one of a deleted Source sleeps, so that a name never has two.
 pub async fn run(gitops: Gitops, cancel: CancellationToken) -> Result<(), Infallible> {
-    let objects = RegistryObjects { registry: gitops.registry.clone(), field_manager: MANAGER };
+    let objects = RegistryObjects { registry: gitops.registry.clone(), field_manager: FIELD_MANAGER };
     let mut sources = objects.watch::<Source>();
     let mut tasks = JoinSet::new();
     let mut known: BTreeMap<String, (Option<Seen>, Arc<Notify>)> = BTreeMap::new();

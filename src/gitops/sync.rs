@@ -32,7 +32,7 @@ use super::{
     status::{Outcome, Read, describe, status},
 };
 use crate::{
-    api::source::{FileError, InventoryEntry, Source, SourceReason, SourceStatus},
+    api::source::{FIELD_MANAGER, FileError, InventoryEntry, Source, SourceReason, SourceStatus},
     registry::{ApiError, ApiResult, DeleteOptions, Deleted, ObjectName, Reason, Registry},
     runtime::{
         clock::Clock,
@@ -177,7 +177,7 @@ impl Syncer {
     }
 
     fn objects(&self) -> RegistryObjects {
-        RegistryObjects { registry: self.gitops.registry.clone(), field_manager: super::apply::MANAGER }
+        RegistryObjects { registry: self.gitops.registry.clone(), field_manager: FIELD_MANAGER }
     }
 
     async fn source(&self) -> ApiResult<Option<Source>> {

@@ -18,7 +18,7 @@ use super::{
     ApiError, ApiResult, DeleteOptions, Deleted, Kind, ListOptions, ObjectName, Reason, Registry, WriteOptions,
     delete::{FOREGROUND, ORPHAN},
     metadata, store_error,
-    write::Recorded,
+    write::Edited,
 };
 use crate::store::{Change, ChangeKind, Prefix, Revision, StoreError, Version};
 
@@ -210,9 +210,9 @@ impl Registry {
             if metadata::text(live, "uid") == Some(found.uid()) {
                 edit(&mut object);
             }
-            Ok((object, Vec::new()))
+            Ok(Edited { object, warnings: Vec::new(), recorded: None })
         };
-        match self.change(&found.kind, &found.name(), &options, Recorded::Not, edit).await {
+        match self.change(&found.kind, &found.name(), &options, edit).await {
             Ok(_) => Ok(1),
             Err(error) => gone_already(error),
         }

@@ -109,6 +109,17 @@ pub struct Written {
     pub created: bool,
     /// For the client's eyes: unknown fields under `Warn`, deprecated fields.
     pub warnings: Vec<String>,
+    /// What others had applied and this write changed. Who applies again and again will set it back.
+    pub taken: Vec<Taken>,
+}
+
+/// A field that changed hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Whose it was.
+    pub manager: String,
+    /// `spec.live.container.image`
+    pub field: String,
 }
 
 /// What became of a delete.

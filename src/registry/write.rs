@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, WriteOptions,
+    ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, Taken, WriteOptions,
     Written, apply, builtin, events, fields::FieldError, metadata, patch, schema, store_error,
 };
 use crate::store::{Key, Revision, StoreError, Version};
@@ -15,12 +15,12 @@ use crate::store::{Key, Revision, StoreError, Version};
 /// the client is told.
 const MAX_ATTEMPTS: usize = 16;
 
-/// Are the managed fields of an edited object up to date?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Recorded {
-    Not,
-    /// An apply has seen to it.
-    Already,
+/// What an edit makes of the live object.
+pub(super) struct Edited {
+    pub object: Value,
+    pub warnings: Vec<String>,
+    /// What an apply took from others: it has seen to the managed fields. None: they are still to be recorded.
+    pub recorded: Option<Vec<Taken>>,
 }
 
 impl Registry {
@@ -45,6 +45,7 @@ impl Registry {
             map.remove("status");
         }
         builtin::complete(&stored, &mut object);
+        // There is nobody yet to take anything from.
         apply::record_update(&stored, None, &mut object, options, self.clock.now());
         self.put_new(kind, &stored, namespace, object, options, warnings).await
     }
@@ -74,7 +75,7 @@ impl Registry {
         } else {
             self.store.create(key, object).await.map_err(|e| store_error(kind, &name, e))?
         };
-        Ok(Written { version: events::shown(kind, version), created: true, warnings })
+        Ok(Written { version: events::shown(kind, version), created: true, warnings, taken: Vec::new() })
     }
 
     /// Replaces (PUT). Without `metadata.resourceVersion` the last writer wins, as upstream for our kinds.
@@ -91,7 +92,8 @@ impl Registry {
         agree_on_name(&name.name, &mut object)?;
         let warnings = conform(kind, &mut object, options.field_validation, &decoding_prefix(kind))?;
         let object = if kind.view { events::to_stored(object) } else { object };
-        self.change(kind, &name, options, Recorded::Not, |_| Ok((object.clone(), warnings.clone()))).await
+        let edit = |_: &Value| Ok(Edited { object: object.clone(), warnings: warnings.clone(), recorded: None });
+        self.change(kind, &name, options, edit).await
     }
 
     /// Retries internally when another writer comes between, unless the patch itself names a resourceVersion.
@@ -106,7 +108,7 @@ impl Registry {
             Patch::Apply(config) => return self.apply(kind, name, config, options).await,
             plain => plain,
         };
-        self.change(kind, name, options, Recorded::Not, |live| {
+        self.change(kind, name, options, |live| {
             let mut before = events::shown_object(kind, live);
             // What an older binary knew and stored is not the client's mistake.
             schema::prune(&mut before, &kind.root);
@@ -115,7 +117,8 @@ impl Registry {
             agree_on_namespace(kind, name.namespace.as_deref(), &mut after)?;
             agree_on_name(&name.name, &mut after)?;
             let warnings = conform(kind, &mut after, options.field_validation, "")?;
-            Ok((if kind.view { events::to_stored(after) } else { after }, warnings))
+            let object = if kind.view { events::to_stored(after) } else { after };
+            Ok(Edited { object, warnings, recorded: None })
         })
         .await
     }
@@ -137,10 +140,10 @@ impl Registry {
         let stored = self.stored(kind);
         for _ in 0..MAX_ATTEMPTS {
             let edit = |live: &Value| {
-                let merged = apply::apply(&stored, Some(live), config.clone(), options, self.clock.now())?;
-                Ok((merged, warnings.clone()))
+                let (object, taken) = apply::apply(&stored, Some(live), config.clone(), options, self.clock.now())?;
+                Ok(Edited { object, warnings: warnings.clone(), recorded: Some(taken) })
             };
-            match self.change(kind, &name, options, Recorded::Already, edit).await {
+            match self.change(kind, &name, options, edit).await {
                 Err(error) if error.reason == Reason::NotFound && options.subresource == Subresource::Main => {}
                 done => return done,
             }
@@ -166,7 +169,7 @@ impl Registry {
             return Err(ApiError::conflict(kind, &name.name, why));
         }
         let now = self.clock.now();
-        let mut object = apply::apply(kind, None, config.clone(), options, now)?;
+        let (mut object, _) = apply::apply(kind, None, config.clone(), options, now)?;
         schema::prune_nulls(&mut object, &kind.root);
         schema::apply_defaults(&mut object, &kind.root);
         self.check_namespace(kind, name.namespace.as_deref(), &object).await?;
@@ -182,17 +185,16 @@ impl Registry {
         kind: &Kind,
         name: &ObjectName,
         options: &WriteOptions,
-        recorded: Recorded,
-        edit: impl Fn(&Value) -> ApiResult<(Value, Vec<String>)>,
+        edit: impl Fn(&Value) -> ApiResult<Edited>,
     ) -> ApiResult<Written> {
         let stored = self.stored(kind);
         for _ in 0..MAX_ATTEMPTS {
             let live = self.live(kind, name).await?;
-            let (object, warnings) = edit(&live.object)?;
-            let object = self.prepare_update(&stored, &live.object, object, options, recorded)?;
+            let Edited { object, warnings, recorded } = edit(&live.object)?;
+            let (object, taken) = self.prepare_update(&stored, &live.object, object, options, recorded)?;
             match self.put_changed(&stored, &live, object, options).await {
                 Ok(version) => {
-                    return Ok(Written { version: events::shown(kind, version), created: false, warnings });
+                    return Ok(Written { version: events::shown(kind, version), created: false, warnings, taken });
                 }
                 Err(StoreError::Conflict(_)) => {}
                 Err(error) => return Err(store_error(kind, &name.name, error)),
@@ -208,20 +210,20 @@ impl Registry {
         live: &Value,
         object: Value,
         options: &WriteOptions,
-        recorded: Recorded,
-    ) -> ApiResult<Value> {
-        let mut object = split(kind, live, object, options.subresource, recorded);
+        recorded: Option<Vec<Taken>>,
+    ) -> ApiResult<(Value, Vec<Taken>)> {
+        let mut object = split(kind, live, object, options.subresource, recorded.is_some());
         metadata::restore(kind, live, &mut object)?;
         schema::prune_nulls(&mut object, &kind.root);
         schema::apply_defaults(&mut object, &kind.root);
         builtin::complete(kind, &mut object);
         metadata::bump_generation(kind, live, &mut object);
-        match recorded {
-            Recorded::Not => apply::record_update(kind, Some(live), &mut object, options, self.clock.now()),
-            Recorded::Already => {}
-        }
+        let taken = match recorded {
+            Some(taken) => taken,
+            None => apply::record_update(kind, Some(live), &mut object, options, self.clock.now()),
+        };
         check(kind, &object, Some(live))?;
-        Ok(object)
+        Ok((object, taken))
     }
 
     /// An unchanged object is not put: its revision stays. One that is being deleted goes with its last finalizer.
@@ -351,7 +353,7 @@ fn prune(kind: &Kind, object: &mut Value, validation: FieldValidation, prefix: &
 }
 
 /// The half that this endpoint may not change is the stored one.
-fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource, recorded: Recorded) -> Value {
+fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource, recorded: bool) -> Value {
     let copy = |from: &Value, to: &mut Value, field: &str| {
         let Some(map) = to.as_object_mut() else { return };
         match from.get(field) {
@@ -372,7 +374,7 @@ fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource,
             for field in ["uid", "resourceVersion"] {
                 copy(&object["metadata"], &mut changed["metadata"], field);
             }
-            if recorded == Recorded::Already {
+            if recorded {
                 copy(&object["metadata"], &mut changed["metadata"], "managedFields");
             }
             changed

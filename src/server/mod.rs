@@ -23,6 +23,7 @@ mod resources;
 mod reviews;
 mod serve;
 mod shape;
+mod stated;
 mod table;
 mod watch;
 mod write;

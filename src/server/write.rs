@@ -12,7 +12,7 @@ use super::{
     query::{Params, invalid_option},
     reply,
     resources::{Call, listed},
-    shape,
+    shape, stated,
     watch::revision,
 };
 use crate::registry::{
@@ -27,14 +27,14 @@ pub async fn create(call: &Call<'_>, body: Body) -> ApiResult<Response> {
     let options = write_options(call, "CreateOptions")?;
     let (object, warnings) = object_of(call, body, options.field_validation).await?;
     let written = call.state.registry.create(call.kind, call.namespace, object, &options).await?;
-    answer(call, StatusCode::CREATED, &written, warnings)
+    answer(call, StatusCode::CREATED, &written, warnings).await
 }
 
 pub async fn replace(call: &Call<'_>, name: &ObjectName, body: Body) -> ApiResult<Response> {
     let options = write_options(call, "UpdateOptions")?;
     let (object, warnings) = object_of(call, body, options.field_validation).await?;
     let written = call.state.registry.update(call.kind, name, object, &options).await?;
-    answer(call, StatusCode::OK, &written, warnings)
+    answer(call, StatusCode::OK, &written, warnings).await
 }
 
 pub async fn patch(call: &Call<'_>, name: &ObjectName, body: Body) -> ApiResult<Response> {
@@ -53,7 +53,7 @@ pub async fn patch(call: &Call<'_>, name: &ObjectName, body: Body) -> ApiResult<
     let (patch, warnings) = decode_patch(call, &media, body, options.field_validation).await?;
     let written = call.state.registry.patch(call.kind, name, patch, &options).await?;
     let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-    answer(call, status, &written, warnings)
+    answer(call, status, &written, warnings).await
 }
 
 async fn decode_patch(
@@ -96,8 +96,11 @@ async fn decode_patch(
 
 pub async fn delete(call: &Call<'_>, name: &ObjectName, body: Body) -> ApiResult<Response> {
     let options = delete_options(call.params, call.headers, body).await?;
-    match call.state.registry.delete(call.kind, name, &options).await? {
-        Deleted::Pending(version) => shape::object(StatusCode::OK, call.form, call.kind, &version),
+    let deleted = call.state.registry.delete(call.kind, name, &options).await?;
+    let (Deleted::Pending(version) | Deleted::Gone(version)) = &deleted;
+    let warning = stated::of_delete(&call.state.registry, call.kind, &version.object).await;
+    let response = match &deleted {
+        Deleted::Pending(version) => shape::object(StatusCode::OK, call.form, call.kind, version)?,
         Deleted::Gone(version) => {
             let details = json!({
                 "name": name.name, "group": call.kind.group, "kind": call.kind.plural,
@@ -106,9 +109,10 @@ pub async fn delete(call: &Call<'_>, name: &ObjectName, body: Body) -> ApiResult
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
             });
-            Ok(reply::json(StatusCode::OK, &status))
+            reply::json(StatusCode::OK, &status)
         }
-    }
+    };
+    Ok(reply::with_warnings(response, warning.as_slice()))
 }
 
 /// One after the other; what somebody else removed meanwhile is as good as removed. Answers a list of what was there.
@@ -135,8 +139,14 @@ async fn object_of(call: &Call<'_>, body: Body, validation: FieldValidation) -> 
     Ok((value, warnings))
 }
 
-fn answer(call: &Call<'_>, status: StatusCode, written: &Written, mut warnings: Vec<String>) -> ApiResult<Response> {
+async fn answer(
+    call: &Call<'_>,
+    status: StatusCode,
+    written: &Written,
+    mut warnings: Vec<String>,
+) -> ApiResult<Response> {
     warnings.extend(written.warnings.iter().cloned());
+    warnings.extend(stated::of_write(&call.state.registry, call.kind, written).await);
     let response = shape::object(status, call.form, call.kind, &written.version)?;
     Ok(reply::with_warnings(response, &warnings))
 }

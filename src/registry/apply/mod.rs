@@ -19,7 +19,7 @@ mod typed;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{ApiError, ApiResult, Cause, Kind, Reason, Subresource, WriteOptions, error::Details, metadata};
+use super::{ApiError, ApiResult, Cause, Kind, Reason, Subresource, Taken, WriteOptions, error::Details, metadata};
 use fieldset::FieldSet;
 use managed::{Managed, Manager, Managers, Operation};
 use typed::{Comparison, compare};
@@ -27,9 +27,15 @@ use typed::{Comparison, compare};
 /// Upstream's name for who wrote before anybody was recorded.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
-/// Records a create or an update in the managed fields of `object`. A body may carry managed fields of its own: they are
-/// taken over, and `[{}]` forgets all.
-pub fn record_update(kind: &Kind, live: Option<&Value>, object: &mut Value, options: &WriteOptions, now: Timestamp) {
+/// Records a create or an update in the managed fields of `object`, and answers what it took from those who apply. A body
+/// may carry managed fields of its own: they are taken over, and `[{}]` forgets all.
+pub fn record_update(
+    kind: &Kind,
+    live: Option<&Value>,
+    object: &mut Value,
+    options: &WriteOptions,
+    now: Timestamp,
+) -> Vec<Taken> {
     let nothing = json!({});
     let before = live.unwrap_or(&nothing);
     let mut managers = match Managers::read(object) {
@@ -38,15 +44,16 @@ pub fn record_update(kind: &Kind, live: Option<&Value>, object: &mut Value, opti
     };
     let me = manager(kind, options, Operation::Update);
     let changes = compare(before, object, &kind.root);
-    take_from_others(&mut managers, &me, &changes);
+    let taken = take_from_others(&mut managers, &me, &changes);
     let mine = managers.0.remove(&me).map(|m| m.fields).unwrap_or_default();
     let fields = mine.difference(&changes.removed).union(&changes.added).union(&changes.modified);
     managers.set(me, Managed { fields: managed::without_identity(fields), time: Some(now) });
     managers.cap_updates();
     managers.write(object);
+    taken
 }
 
-/// The object an apply makes of `live`, or of nothing. `config` is pruned, not defaulted: it states what the manager
+/// The object an apply makes of `live`, or of nothing, and what it took from others who apply. `config` is pruned, not defaulted: it states what the manager
 /// wants to own, and nothing else.
 pub fn apply(
     kind: &Kind,
@@ -54,7 +61,7 @@ pub fn apply(
     mut config: Value,
     options: &WriteOptions,
     now: Timestamp,
-) -> ApiResult<Value> {
+) -> ApiResult<(Value, Vec<Taken>)> {
     check_config(&config, options)?;
     leave_out_other_half(kind, &mut config, options.subresource);
     let me = manager(kind, options, Operation::Apply);
@@ -64,17 +71,18 @@ pub fn apply(
     let mut merged = merge::merge(live, &config, &kind.root);
     let kept = managers.0.values().fold(stated.clone(), |all, m| all.union(&m.fields));
     prune::prune(&mut merged, &kind.root, &last, &kept);
+    let mut taken = Vec::new();
     if let Some(live) = live {
         let changes = compare(live, &merged, &kind.root);
         let conflicts = conflicts(&managers, &changes);
         if !conflicts.is_empty() && !options.force {
             return Err(conflict_error(&conflicts));
         }
-        take_from_others(&mut managers, &me, &changes);
+        taken = take_from_others(&mut managers, &me, &changes);
     }
     managers.set(me, Managed { fields: managed::without_identity(stated), time: Some(now) });
     managers.write(&mut merged);
-    Ok(merged)
+    Ok((merged, taken))
 }
 
 /// Do the two differ in nothing but the times of their managers? Then nothing was written.
@@ -149,12 +157,19 @@ fn leave_out_other_half(kind: &Kind, config: &mut Value, subresource: Subresourc
     }
 }
 
-fn take_from_others(managers: &mut Managers, me: &Manager, changes: &Comparison) {
-    let taken = changes.added.union(&changes.modified).union(&changes.removed);
-    for (_, other) in managers.0.iter_mut().filter(|(manager, _)| *manager != me) {
-        other.fields = other.fields.difference(&taken);
+fn take_from_others(managers: &mut Managers, me: &Manager, changes: &Comparison) -> Vec<Taken> {
+    let changed = changes.added.union(&changes.modified).union(&changes.removed);
+    let mut taken = Vec::new();
+    for (manager, other) in managers.0.iter_mut().filter(|(manager, _)| *manager != me) {
+        if manager.operation == Operation::Apply {
+            let fields = other.fields.intersection(&changed).paths();
+            let field = |path: String| path.trim_start_matches('.').to_owned();
+            taken.extend(fields.into_iter().map(|path| Taken { manager: manager.name.clone(), field: field(path) }));
+        }
+        other.fields = other.fields.difference(&changed);
     }
     managers.0.retain(|manager, managed| manager == me || !managed.fields.is_empty());
+    taken
 }
 
 fn conflicts<'m>(managers: &'m Managers, changes: &Comparison) -> Vec<(&'m Manager, FieldSet)> {

@@ -53,11 +53,13 @@ struct Story {
     kind: Kind,
     object: Option<Value>,
     now: i64,
+    /// By the last write, from those who apply.
+    taken: Vec<Taken>,
 }
 
 impl Story {
     fn new() -> Self {
-        Self { kind: kind(), object: None, now: 0 }
+        Self { kind: kind(), object: None, now: 0, taken: Vec::new() }
     }
 
     fn options(manager: &str) -> WriteOptions {
@@ -70,8 +72,9 @@ impl Story {
 
     fn try_apply(&mut self, config: Value, options: &WriteOptions) -> ApiResult<()> {
         self.now += 1;
-        let made = apply(&self.kind, self.object.as_ref(), config, options, at(self.now))?;
+        let (made, taken) = apply(&self.kind, self.object.as_ref(), config, options, at(self.now))?;
         self.object = Some(made);
+        self.taken = taken;
         Ok(())
     }
 
@@ -95,7 +98,7 @@ impl Story {
         let live = self.object.clone();
         let mut object = live.clone().unwrap_or_else(|| object(json!({})));
         edit(&mut object);
-        record_update(&self.kind, live.as_ref(), &mut object, &Self::options(manager), at(self.now));
+        self.taken = record_update(&self.kind, live.as_ref(), &mut object, &Self::options(manager), at(self.now));
         self.object = Some(object);
     }
 
@@ -246,6 +249,25 @@ fn an_update_takes_what_it_changes() {
     // Giving it up is no conflict, and takes nothing away.
     story.apply("a", json!({"image": "i"}));
     assert_eq!(story.spec(), json!({"image": "i", "replicas": 5}));
+}
+
+#[test]
+fn whoever_takes_from_one_that_applies_is_told_what() {
+    let mut story = Story::new();
+    let taken = |field: &str| Taken { manager: "a".to_owned(), field: field.to_owned() };
+    story.apply("a", json!({"replicas": 1, "image": "i", "ports": [{"port": 80}]}));
+    story.update("b", |o| o["spec"]["env"] = json!({"A": "1"}));
+    assert_eq!(story.taken, [], "nobody's");
+    story.update("b", |o| o["spec"]["replicas"] = json!(2));
+    assert_eq!(story.taken, [taken("spec.replicas")]);
+    story.update("b", |o| o["spec"]["replicas"] = json!(3));
+    assert_eq!(story.taken, [], "it is b's now");
+    story.force("a", json!({"replicas": 1, "image": "i", "ports": [{"port": 80}]}));
+    assert_eq!(story.taken, [], "b only wrote it, and will not write it again by itself");
+    story.force("c", json!({"image": "j"}));
+    assert_eq!(story.taken, [taken("spec.image")]);
+    story.update("b", |o| o["spec"]["ports"] = json!([]));
+    assert!(story.taken.contains(&taken("spec.ports[port=80,protocol=\"TCP\"].port")), "{:?}", story.taken);
 }
 
 #[test]

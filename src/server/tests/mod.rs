@@ -3,6 +3,7 @@
 mod discovery;
 mod kube_client;
 mod live;
+mod stated;
 mod tables;
 mod verbs;
 mod watching;
