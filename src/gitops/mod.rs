@@ -9,7 +9,7 @@
 //! * A directory that cannot be read says nothing. An empty one is believed only if it is the very directory (device and
 //!   inode) that had files before; otherwise it may be an unmounted disk, and any file in it, even one with only a
 //!   comment, says that it is meant.
-//! * Only objects of the inventory that still carry our fields are deleted.
+//! * Only objects of the inventory that still carry our fields are deleted, and none that another Source keeps.
 //! * Deleting the Source itself leaves its objects alone. To remove them, remove their files first.
 //!
 //! | file | question |
@@ -17,6 +17,7 @@
 //! | [`files`] | what is in a directory, and when does it change |
 //! | [`parse`] | which values, on which lines |
 //! | [`load`] | which objects, and what is wrong |
+//! | [`others`] | which of them are another Source's |
 //! | [`diff`] | what to apply, what to delete |
 //! | [`apply`] | one document into the registry |
 //! | [`sync`] | one pass |
@@ -28,6 +29,7 @@ pub mod apply;
 pub mod diff;
 pub mod files;
 pub mod load;
+pub mod others;
 pub mod parse;
 pub mod run;
 pub mod status;

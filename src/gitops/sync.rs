@@ -1,6 +1,7 @@
 //! One pass over one Source: read, compare, apply, prune, report.
 //!
-//! 1. Read the Source and its directory. Unreadable: report, change nothing.
+//! 1. Read the Source and its directory. Unreadable: report, change nothing. What another Source keeps is left out, and an
+//!    error.
 //! 2. Store the inventory: everything applied before and everything about to be applied.
 //! 3. Apply every valid document, namespaces first.
 //! 4. If nothing at all is wrong, wait until the directory has been quiet for a while and read it once more; if it still
@@ -29,6 +30,7 @@ use super::{
     diff::{EmptyDirectory, Plan, Prune, diff},
     files::{Directory, Files, Listing},
     load::{Document, LoadedFiles, ObjectId, load, order},
+    others::Others,
     status::{Outcome, Read, describe, status},
 };
 use crate::{
@@ -48,7 +50,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// Before anything is deleted the files rest so long: a save that truncates first, or that comes in pieces over a network,
 /// is over by then, or has changed a file meanwhile.
 const QUIET: Duration = Duration::from_millis(500);
-/// A failure of the server, not of the files, is tried again.
+/// What is not for the files to mend is tried again: a failure of the server, an object that another Source keeps for now.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Other writers of the Source's metadata may come between so often.
 const STATUS_ATTEMPTS: usize = 5;
@@ -120,7 +122,8 @@ impl Syncer {
         let before = source.status.clone().unwrap_or_default();
         let known = before.directory_identity.as_deref();
         let empty = EmptyDirectory::of(&listing, known);
-        let loaded = load(&listing, &self.gitops.registry.kinds());
+        let mut loaded = load(&listing, &self.gitops.registry.kinds());
+        let refused = self.others(source).await?.refuse(source, &mut loaded);
         let plan = diff(&loaded, &before.inventory, empty, source.spec.prune);
 
         let source = &self.remember_inventory(source, &before, &plan).await?;
@@ -146,7 +149,7 @@ impl Syncer {
         };
         self.left = surplus.left.iter().map(ObjectId::of).collect();
         self.report(source, Outcome::Read(Box::new(read))).await?;
-        Ok(Next::After(match (applies.new_kinds, applies.server_failed) {
+        Ok(Next::After(match (applies.new_kinds, applies.server_failed || refused > 0) {
             (true, _) => AGAIN,
             (false, true) => AFTER_FAILURE.min(interval),
             (false, false) => interval,
@@ -184,6 +187,10 @@ impl Syncer {
         let name = ObjectName { namespace: None, name: self.name.clone() };
         let source = self.objects().get::<Source>(&name).await?;
         Ok(source.filter(|source| source.metadata.deletion_timestamp.is_none()).map(|source| (*source).clone()))
+    }
+
+    async fn others(&self, ours: &Source) -> ApiResult<Others> {
+        Ok(Others::of(ours, &self.objects().list::<Source>(None).await?))
     }
 
     async fn read(&mut self, path: &str) -> Listing {
@@ -259,12 +266,26 @@ impl Syncer {
         plan: &Plan,
         errors: &mut Vec<FileError>,
     ) -> Option<Surplus> {
-        let delete = plan.prune == Prune::Yes && errors.is_empty() && !plan.surplus.is_empty();
+        if plan.surplus.is_empty() {
+            return Some(Surplus::default());
+        }
+        let delete = plan.prune == Prune::Yes && errors.is_empty();
         if delete && !self.rests(&source.spec.directory, listing).await {
             return None;
         }
         let mut surplus = Surplus::default();
+        let others = match self.others(source).await {
+            Ok(others) => others,
+            Err(error) => {
+                errors.extend(plan.surplus.iter().map(|entry| prune_error(entry, &error)));
+                return Some(Surplus { left: plan.surplus.clone(), ..surplus });
+            }
+        };
         for entry in &plan.surplus {
+            if others.keep(&ObjectId::of(entry)) {
+                info!(object = %ObjectId::of(entry), "no longer ours: another Source keeps it");
+                continue;
+            }
             match self.leave(source, entry, delete).await {
                 Ok(Left::Nothing) => {}
                 Ok(Left::Kept) => surplus.left.push(entry.clone()),

@@ -1,17 +1,25 @@
 //! Tables over what is pure: loading, comparing, judging; and the real file system's odd corners.
 
-use std::{fs, os::unix::fs::symlink, path::Path, sync::LazyLock};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rstest::rstest;
 
 use super::{
     diff::{EmptyDirectory, Prune, diff},
     files::{File, Identity, Listing, Problem, real::read_once},
     load::{LoadedFiles, load},
+    others::Others,
     status::{Outcome, Read, describe, status},
 };
 use crate::{
-    api::source::{FileError, InventoryEntry, SourceStatus},
+    api::source::{FileError, InventoryEntry, Source, SourceSpec, SourceStatus},
     registry::Kinds,
 };
 
@@ -360,4 +368,41 @@ fn a_directory_that_is_not_there_is_not_empty() {
     for (path, why) in [("missing", "does not exist"), ("file", "is not a directory")] {
         assert_eq!(read_once(&root.path().join(path)).root, Err(why.to_owned()));
     }
+}
+
+/// A Source over `/NAME` that came into being at `second` and keeps the Workloads of these names.
+fn source(name: &str, second: i64, keeps: &[&str]) -> Arc<Source> {
+    let mut source = Source::new(name, SourceSpec { directory: format!("/{name}"), ..SourceSpec::default() });
+    source.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).expect("small")));
+    let entry = |name: &&str| loaded(&[("x.yaml", &workload(name))]).documents[0].inventory_entry();
+    source.status = Some(SourceStatus { inventory: keeps.iter().map(entry).collect(), ..SourceStatus::default() });
+    Arc::new(source)
+}
+
+#[rstest]
+#[case::nobody_else_keeps_it(source("b", 2, &[]), source("a", 1, &["else"]), true)]
+#[case::the_older_keeps_it(source("b", 2, &[]), source("a", 1, &["web"]), false)]
+#[case::the_younger_keeps_it(source("a", 1, &[]), source("b", 2, &["web"]), false)]
+#[case::both_and_we_are_older(source("a", 1, &["web"]), source("b", 2, &["web"]), true)]
+#[case::both_and_we_are_younger(source("b", 2, &["web"]), source("a", 1, &["web"]), false)]
+#[case::both_at_the_same_time_by_name(source("b", 1, &["web"]), source("a", 1, &["web"]), false)]
+fn an_object_is_of_one_source(#[case] ours: Arc<Source>, #[case] other: Arc<Source>, #[case] ours_to_apply: bool) {
+    let mut wished = loaded(&[("web.yaml", &workload("web"))]);
+    let others = Others::of(&ours, &[Arc::clone(&ours), Arc::clone(&other)]);
+    let refused = others.refuse(&ours, &mut wished);
+    assert_eq!((refused == 0, found(&wished).len() == 1), (ours_to_apply, ours_to_apply));
+    if !ours_to_apply {
+        let by = other.metadata.name.as_deref().expect("named");
+        let error =
+            format!("web.yaml:1: Workload default/web is kept by Source {by}, which has it from /{by}/x.yaml:1");
+        assert_eq!(wrong(&wished), [error]);
+    }
+}
+
+#[test]
+fn a_source_on_its_way_out_keeps_nothing() {
+    let mut leaving = (*source("a", 1, &["web"])).clone();
+    leaving.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(3).expect("small")));
+    let ours = source("b", 2, &[]);
+    assert_eq!(Others::of(&ours, &[Arc::clone(&ours), Arc::new(leaving)]), Others::default());
 }

@@ -6,4 +6,5 @@ mod drift;
 mod edits;
 mod examples;
 mod prune;
+mod two_sources;
 mod world;

@@ -59,6 +59,17 @@ impl World {
         world
     }
 
+    /// A directory beside the first, and the Source of this name over it, at work if the first one is.
+    pub async fn another(&self, name: &str) -> PathBuf {
+        let directory = self.temporary.path().join(name);
+        fs::create_dir_all(&directory).expect("can be made");
+        let source = json!({"apiVersion": "gaia.dev/v1alpha1", "kind": "Source", "metadata": {"name": name},
+            "spec": {"directory": directory}});
+        let options = WriteOptions { field_manager: "kubectl".to_owned(), ..WriteOptions::default() };
+        self.registry.create(&self.kind("Source"), None, source, &options).await.expect("the source is valid");
+        directory
+    }
+
     pub fn run(&mut self) {
         let cancel = CancellationToken::new();
         let (gitops, token) = (self.gitops.clone(), cancel.clone());
@@ -146,7 +157,11 @@ impl World {
     }
 
     pub async fn status(&self) -> SourceStatus {
-        let source = self.object("Source", None, gitops::DESIRED).await.expect("the source is there");
+        self.status_of(gitops::DESIRED).await
+    }
+
+    pub async fn status_of(&self, source: &str) -> SourceStatus {
+        let source = self.object("Source", None, source).await.expect("the source is there");
         let source: Source = serde_json::from_value(source).expect("fits its type");
         source.status.unwrap_or_default()
     }
@@ -156,7 +171,11 @@ impl World {
     }
 
     pub async fn errors(&self) -> Vec<String> {
-        self.status().await.errors.iter().map(gitops::status::describe).collect()
+        self.errors_of(gitops::DESIRED).await
+    }
+
+    pub async fn errors_of(&self, source: &str) -> Vec<String> {
+        self.status_of(source).await.errors.iter().map(gitops::status::describe).collect()
     }
 
     pub async fn inventory(&self) -> Vec<String> {
