@@ -217,6 +217,22 @@ pub async fn renames(world: &World) {
     assert_eq!(found.id, other);
 }
 
+pub async fn takes_restart_policies_away(world: &World) {
+    let id = world.running("a", Process::Serves).await;
+    let made = world.look(&id).await;
+    assert!(!made.restarts_itself, "what is made has none");
+    for _ in 0..2 {
+        world.restart_always(&id).await;
+        assert!(world.look(&id).await.restarts_itself);
+        world.engine.forbid_restarts(&id).await.expect("it runs");
+        assert_eq!(world.look(&id).await, made, "nothing else is touched");
+    }
+    world.engine.stop(&id, GRACE).await.expect("it stops");
+    world.restart_always(&id).await;
+    world.engine.forbid_restarts(&id).await.expect("it stands");
+    assert!(!world.look(&id).await.restarts_itself);
+}
+
 pub async fn kills_what_ignores_the_stop_signal(world: &World) {
     let id = world.running("a", Process::IgnoresStop).await;
     let before = tokio::time::Instant::now();

@@ -44,6 +44,7 @@ suite!(
     joins_every_network_it_was_asked_to,
     moves_aliases,
     renames,
+    takes_restart_policies_away,
     kills_what_ignores_the_stop_signal,
     tells_how_a_process_took_the_stop_signal,
     tells_why_a_start_failed,

@@ -10,8 +10,12 @@ use std::{
     time::Duration,
 };
 
-use bollard::{Docker, query_parameters::RemoveContainerOptionsBuilder};
-use futures::FutureExt;
+use bollard::{
+    Docker,
+    models::{ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum},
+    query_parameters::RemoveContainerOptionsBuilder,
+};
+use futures::{FutureExt, future::BoxFuture};
 use gaia::{
     adapters::{
         containers::{
@@ -56,6 +60,8 @@ pub struct World {
     pub engine: Arc<dyn Containers>,
     pub probes: Arc<dyn Probes>,
     spec: Box<dyn Fn(Process) -> ContainerSpec + Send + Sync>,
+    /// `docker update --restart always`, by somebody else.
+    restart_always: Box<dyn Fn(ContainerId) -> BoxFuture<'static, ()> + Send + Sync>,
     tag: String,
 }
 
@@ -97,6 +103,10 @@ impl World {
         id
     }
 
+    pub async fn restart_always(&self, id: &ContainerId) {
+        (self.restart_always)(id.clone()).await;
+    }
+
     pub async fn look(&self, id: &ContainerId) -> Container {
         self.engine.inspect(&id.0).await.expect("the engine answers").expect("the container is there")
     }
@@ -134,7 +144,7 @@ fn tag() -> String {
 pub fn simulated() -> World {
     let clock = SimulatedClock::starting_at("2026-01-01T00:00:00Z".parse().expect("a timestamp"));
     let engine = SimulatedContainers::new(Arc::new(clock), Images::default());
-    let images = engine.clone();
+    let (images, human) = (engine.clone(), engine.clone());
     let spec = move |process| {
         let image = format!("{process:?}");
         images.set_images(|images| {
@@ -143,7 +153,17 @@ pub fn simulated() -> World {
         ContainerSpec { image, ..ContainerSpec::default() }
     };
     let probes = Arc::new(SimulatedProbes::new(engine.clone()));
-    World { engine: Arc::new(engine), probes, spec: Box::new(spec), tag: tag() }
+    let restart_always = move |id: ContainerId| {
+        assert!(human.let_restart_by_hand(&id.0));
+        std::future::ready(()).boxed()
+    };
+    World {
+        engine: Arc::new(engine),
+        probes,
+        spec: Box::new(spec),
+        restart_always: Box::new(restart_always),
+        tag: tag(),
+    }
 }
 
 fn behaviour(process: Process) -> Behaviour {
@@ -194,7 +214,18 @@ fn docker(host: &str) -> World {
     };
     let engine = Arc::new(DockerEngine::at(host));
     let probes = Arc::new(NetworkProbes::new(engine.clone()).expect("an HTTP client"));
-    World { engine, probes, spec: Box::new(spec), tag: tag() }
+    let at = host.to_owned();
+    let restart_always = move |id: ContainerId| {
+        let at = at.clone();
+        async move {
+            let docker = Docker::connect_with_host(&at).expect("the engine is there");
+            let policy = RestartPolicy { name: Some(RestartPolicyNameEnum::ALWAYS), maximum_retry_count: None };
+            let body = ContainerUpdateBody { restart_policy: Some(policy), ..ContainerUpdateBody::default() };
+            docker.update_container(&id.0, body).await.expect("it is updated");
+        }
+        .boxed()
+    };
+    World { engine, probes, spec: Box::new(spec), restart_always: Box::new(restart_always), tag: tag() }
 }
 
 async fn clean(host: &str, tag: &str) {

@@ -148,6 +148,10 @@ async fn what_people_do_to_containers_is_put_right_and_told() {
     let renamed = host.until(&container.name, "has its name again", |c| c.running).await;
     assert_eq!(renamed.id, container.id);
 
+    host.docker(&["update", "--restart", "always", &container.name]);
+    host.until_says(&["describe", &format!("workload/{name}")], |said| said.contains("RestartsForbidden")).await;
+    host.until(&container.name, "has no restart policy again", |c| c.restart_policy == "no").await;
+
     host.docker(&["rm", "-f", &container.name]);
     let new = host.replaced(&container).await;
     assert_ne!(new.id, container.id);

@@ -107,6 +107,10 @@ impl Containers for Seam {
         self.engine.rename(id, name)
     }
 
+    fn forbid_restarts<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>> {
+        self.engine.forbid_restarts(id)
+    }
+
     fn ensure_network<'a>(&'a self, name: &'a str) -> BoxFuture<'a, EngineResult<()>> {
         self.engine.ensure_network(name)
     }

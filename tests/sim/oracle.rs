@@ -31,7 +31,10 @@ use crate::{
 pub fn before_effect(world: &World, effect: &Effect) {
     let (name, adoptable) = match effect {
         Effect::Start { name } | Effect::Stop { name } | Effect::Exec { name, .. } => (name, true),
-        Effect::Remove { name } | Effect::Rename { from: name, .. } | Effect::Attach { name, .. } => (name, false),
+        Effect::Remove { name }
+        | Effect::Rename { from: name, .. }
+        | Effect::ForbidRestarts { name }
+        | Effect::Attach { name, .. } => (name, false),
         Effect::Create { name, .. } => return finalizer_is_held(world, name),
         Effect::EnsureNetwork { .. } | Effect::Pull { .. } => return,
     };

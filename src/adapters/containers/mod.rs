@@ -29,7 +29,7 @@ pub enum ContainerState {
     Created,
     Running,
     Paused,
-    /// The engine's own restart policy is at work (adopted containers only; ours have none).
+    /// The engine's own restart policy is at work (adopted containers; ours, when somebody gave them one by hand).
     Restarting,
     Removing,
     Exited,
@@ -77,6 +77,8 @@ pub struct Container {
     /// Of the last run; meaningless while running.
     pub exit_code: i64,
     pub oom_killed: bool,
+    /// It has a restart policy: the engine starts it by itself. Never so of what we make.
+    pub restarts_itself: bool,
     /// The engine's own complaint when a start failed.
     pub error: String,
     pub created_at: Option<Timestamp>,
@@ -183,6 +185,9 @@ pub trait Containers: Send + Sync + 'static {
     fn remove<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>>;
 
     fn rename<'a>(&'a self, id: &'a ContainerId, name: &'a str) -> BoxFuture<'a, EngineResult<()>>;
+
+    /// Takes the restart policy away, so that the engine starts it by itself no longer.
+    fn forbid_restarts<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>>;
 
     /// A bridge network of ours (labelled managed) under that name; one that exists is left as it is.
     fn ensure_network<'a>(&'a self, name: &'a str) -> BoxFuture<'a, EngineResult<()>>;

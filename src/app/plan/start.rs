@@ -122,6 +122,7 @@ fn told(workload: &Workload, variant: Variant) -> Option<Container> {
         health: health(seen.health),
         exit_code: seen.exit_code.unwrap_or_default(),
         oom_killed: false,
+        restarts_itself: false,
         error: String::new(),
         created_at: seen.started_at.as_ref().map(|time| time.0),
         started_at: seen.started_at.as_ref().map(|time| time.0),

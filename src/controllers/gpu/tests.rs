@@ -69,6 +69,7 @@ fn container(id: &str, labels: BTreeMap<String, String>) -> Container {
         health: None,
         exit_code: 0,
         oom_killed: false,
+        restarts_itself: false,
         error: String::new(),
         created_at: None,
         started_at: None,

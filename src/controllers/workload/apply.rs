@@ -58,6 +58,7 @@ impl<O: Objects> WorkloadReconciler<O> {
                 gone_is_fine(containers.remove(&container.id).await)
             }
             Action::Rename { container, to, .. } => containers.rename(&container.id, to).await,
+            Action::ForbidRestarts { container, .. } => containers.forbid_restarts(&container.id).await,
             Action::Attach { container, network, aliases, .. } => {
                 // Only the namespace's own is ours to make; one that the spec names must exist.
                 let own = names::network(workload.metadata.namespace.as_deref().unwrap_or("default"));
@@ -102,6 +103,9 @@ fn told(action: &Action) -> Option<Note> {
         Action::Rename { container, to, .. } => {
             done(Reason::Renamed, format!("container {} is renamed to {to}", container.name))
         }
+        Action::ForbidRestarts { container, .. } => {
+            done(Reason::RestartsForbidden, format!("the engine no longer restarts {} by itself", container.name))
+        }
         Action::Attach { container, network, aliases, .. } if aliases.is_empty() => {
             done(Reason::Attached, format!("container {} is on network {network} without alias", container.name))
         }
@@ -121,6 +125,7 @@ fn verb(verb: Verb) -> &'static str {
         Verb::Restart => "restart",
         Verb::Remove => "remove",
         Verb::Rename => "rename",
+        Verb::ForbidRestarts => "take the restart policy of",
         Verb::Attach => "attach",
     }
 }

@@ -145,6 +145,11 @@ pub enum Action {
         container: Named,
         to: String,
     },
+    /// Somebody gave it a restart policy of the engine's: our loop is the only restarter.
+    ForbidRestarts {
+        variant: Variant,
+        container: Named,
+    },
     Attach {
         variant: Variant,
         container: Named,
@@ -176,6 +181,7 @@ pub enum Verb {
     Restart,
     Remove,
     Rename,
+    ForbidRestarts,
     Attach,
 }
 
@@ -189,6 +195,7 @@ impl Action {
             Action::Restart { .. } => Verb::Restart,
             Action::Remove { .. } => Verb::Remove,
             Action::Rename { .. } => Verb::Rename,
+            Action::ForbidRestarts { .. } => Verb::ForbidRestarts,
             Action::Attach { .. } => Verb::Attach,
         }
     }
@@ -202,6 +209,7 @@ impl Action {
             | Action::Restart { variant, .. }
             | Action::Remove { variant, .. }
             | Action::Rename { variant, .. }
+            | Action::ForbidRestarts { variant, .. }
             | Action::Attach { variant, .. } => *variant,
         }
     }

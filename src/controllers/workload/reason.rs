@@ -18,6 +18,7 @@ pub enum Reason {
     Restarting,
     Removing,
     Attaching,
+    ForbiddingRestarts,
     Deleting,
     CrashLoopBackOff,
     WaitingForDependency,
@@ -56,6 +57,7 @@ pub enum Reason {
     Removed,
     Renamed,
     Attached,
+    RestartsForbidden,
     Pulled,
     None,
 }

@@ -83,6 +83,7 @@ fn foreign(name: &str, state: ContainerState) -> Container {
         health: None,
         exit_code: 0,
         oom_killed: false,
+        restarts_itself: false,
         error: String::new(),
         created_at: Some(at(-1000)),
         started_at: (state != ContainerState::Created).then(|| at(-900)),
@@ -212,6 +213,7 @@ fn told(action: &Action) -> String {
         Action::Restart { container, .. } => format!("restart {}", container.name),
         Action::Remove { container, .. } => format!("remove {}", container.name),
         Action::Rename { container, to, .. } => format!("rename {} to {to}", container.name),
+        Action::ForbidRestarts { container, .. } => format!("forbid restarts of {}", container.name),
         Action::Attach { container, network, aliases, .. } => {
             format!("attach {} to {network} as [{}]", container.name, aliases.join(" "))
         }

@@ -18,7 +18,7 @@ use super::{DockerEngine, errors::Call};
 use crate::adapters::containers::{ContainerId, Containers, EngineEvent, EngineResult};
 
 /// What may change a decision. Everything else (exec, attach, top, resize) is noise of our own making.
-const ACTIONS: [&str; 14] = [
+const ACTIONS: [&str; 15] = [
     "create",
     "start",
     "die",
@@ -27,6 +27,7 @@ const ACTIONS: [&str; 14] = [
     "oom",
     "destroy",
     "rename",
+    "update",
     "pause",
     "unpause",
     "restart",

@@ -2,7 +2,7 @@
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as DockerState, ContainerStateStatusEnum as Status, EndpointSettings,
-    HealthStatusEnum, NetworkSettings, PortMap,
+    HealthStatusEnum, HostConfig, NetworkSettings, PortMap, RestartPolicyNameEnum,
 };
 use jiff::Timestamp;
 
@@ -32,6 +32,7 @@ pub(super) fn container(seen: ContainerInspectResponse) -> Option<Container> {
         health: running.then(|| health(&state)).flatten(),
         exit_code: state.exit_code.unwrap_or(0),
         oom_killed: state.oom_killed.unwrap_or(false),
+        restarts_itself: restarts_itself(seen.host_config.as_ref()),
         error: state.error.clone().unwrap_or_default(),
         created_at: seen.created.as_deref().and_then(timestamp),
         started_at: state.started_at.as_deref().and_then(timestamp),
@@ -40,6 +41,15 @@ pub(super) fn container(seen: ContainerInspectResponse) -> Option<Container> {
         attachments: attachments(&id, networks),
         id: ContainerId(id),
     })
+}
+
+fn restarts_itself(config: Option<&HostConfig>) -> bool {
+    match config.and_then(|config| config.restart_policy.as_ref()).and_then(|policy| policy.name) {
+        None | Some(RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO) => false,
+        Some(
+            RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED | RestartPolicyNameEnum::ON_FAILURE,
+        ) => true,
+    }
 }
 
 fn container_state(status: Status) -> Option<ContainerState> {

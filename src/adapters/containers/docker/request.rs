@@ -46,11 +46,16 @@ pub(super) fn endpoint(aliases: &[String]) -> EndpointSettings {
     EndpointSettings { aliases: Some(aliases.to_vec()), ..EndpointSettings::default() }
 }
 
+/// Our loop is the only restarter.
+pub(super) fn no_restarts() -> RestartPolicy {
+    RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }
+}
+
 fn host_config(request: &ContainerRequest) -> EngineResult<HostConfig> {
     let spec = &request.spec;
     let resources = spec.resources.clone().unwrap_or_default();
     Ok(HostConfig {
-        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        restart_policy: Some(no_restarts()),
         network_mode: request.networks.first().map(|(network, _)| network.clone()),
         port_bindings: Some(port_bindings(spec)),
         mounts: Some(spec.mounts.iter().map(mount).collect::<EngineResult<_>>()?),

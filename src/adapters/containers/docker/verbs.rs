@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     Docker,
+    models::ContainerUpdateBody,
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
         RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
@@ -155,6 +156,15 @@ impl Containers for DockerEngine {
 
     fn rename<'a>(&'a self, id: &'a ContainerId, name: &'a str) -> BoxFuture<'a, EngineResult<()>> {
         self.name(id, name).boxed()
+    }
+
+    fn forbid_restarts<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>> {
+        async move {
+            let docker = self.client().await?;
+            let body = ContainerUpdateBody { restart_policy: Some(request::no_restarts()), ..Default::default() };
+            self.within(Call::effect("update", &id.0), DEADLINE, docker.update_container(&id.0, body)).await
+        }
+        .boxed()
     }
 
     fn ensure_network<'a>(&'a self, name: &'a str) -> BoxFuture<'a, EngineResult<()>> {

@@ -14,6 +14,7 @@ pub enum Effect {
     Stop { name: String },
     Remove { name: String },
     Rename { from: String, to: String },
+    ForbidRestarts { name: String },
     EnsureNetwork { network: String },
     Attach { name: String, network: String, aliases: Vec<String> },
     Pull { image: String },
@@ -28,6 +29,7 @@ impl std::fmt::Display for Effect {
             Effect::Stop { name } => write!(f, "stop container {name}"),
             Effect::Remove { name } => write!(f, "remove container {name}"),
             Effect::Rename { from, to } => write!(f, "rename container {from} to {to}"),
+            Effect::ForbidRestarts { name } => write!(f, "take the restart policy of container {name} away"),
             Effect::EnsureNetwork { network } => write!(f, "create network {network}"),
             Effect::Attach { name, network, aliases } if aliases.is_empty() => {
                 write!(f, "attach container {name} to network {network} under no alias")

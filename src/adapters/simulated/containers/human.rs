@@ -61,6 +61,13 @@ impl SimulatedContainers {
         })
     }
 
+    /// `docker update --restart always`. Only told: the simulated engine starts nothing by itself.
+    pub fn let_restart_by_hand(&self, name: &str) -> bool {
+        self.by_hand(name, |machine, id, _| {
+            machine.set_restarts(id, true).expect("it has just been found");
+        })
+    }
+
     /// `docker pause` and `docker unpause`.
     pub fn set_paused(&self, name: &str, paused: bool) -> bool {
         self.by_hand(name, |machine, id, _| {

@@ -192,6 +192,16 @@ impl Machine {
         self.emit(id, "rename");
         Ok(true)
     }
+
+    pub fn set_restarts(&mut self, id: &ContainerId, restarts: bool) -> EngineResult<bool> {
+        let seen = &mut self.get_mut(id)?.seen;
+        let changed = seen.restarts_itself != restarts;
+        seen.restarts_itself = restarts;
+        if changed {
+            self.emit(id, "update");
+        }
+        Ok(changed)
+    }
 }
 
 pub(super) fn terminal(reason: TerminalReason, message: String) -> EngineError {
@@ -210,6 +220,7 @@ pub(super) fn blank(id: ContainerId, name: &str, image: &str, now: Moment) -> Co
         health: None,
         exit_code: 0,
         oom_killed: false,
+        restarts_itself: false,
         error: String::new(),
         created_at: Some(now.timestamp),
         started_at: None,

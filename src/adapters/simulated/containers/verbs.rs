@@ -186,6 +186,11 @@ impl Containers for SimulatedContainers {
         self.effect(effect, |machine, _| Ok(((), machine.rename(id, name)?))).boxed()
     }
 
+    fn forbid_restarts<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>> {
+        let effect = Effect::ForbidRestarts { name: self.name_of(id) };
+        self.effect(effect, |machine, _| Ok(((), machine.set_restarts(id, false)?))).boxed()
+    }
+
     fn ensure_network<'a>(&'a self, name: &'a str) -> BoxFuture<'a, EngineResult<()>> {
         let effect = Effect::EnsureNetwork { network: name.to_owned() };
         self.effect(effect, |machine, _| Ok(((), machine.ensure_network(name)))).boxed()

@@ -68,6 +68,7 @@ fn touched(action: &Action) -> Option<&ContainerId> {
         | Action::Restart { container, .. }
         | Action::Remove { container, .. }
         | Action::Rename { container, .. }
+        | Action::ForbidRestarts { container, .. }
         | Action::Attach { container, .. } => Some(&container.id),
     }
 }
@@ -110,7 +111,7 @@ proptest! {
             };
             match action.verb() {
                 Verb::Start | Verb::Create | Verb::Restart | Verb::Pull => prop_assert!(wished, "{action:?}"),
-                Verb::Stop | Verb::Remove | Verb::Rename | Verb::Attach => {}
+                Verb::Stop | Verb::Remove | Verb::Rename | Verb::ForbidRestarts | Verb::Attach => {}
             }
             if case.workload.metadata.deletion_timestamp.is_some() {
                 prop_assert_eq!(action.verb(), Verb::Remove);

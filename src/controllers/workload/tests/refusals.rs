@@ -1,5 +1,7 @@
 //! What follows when reality strays, refuses or is silent.
 
+use rstest::rstest;
+
 use super::*;
 use crate::{api::container::ImagePullPolicy, runtime::reconciler::Finalizer};
 
@@ -56,6 +58,28 @@ fn a_container_renamed_by_hand_is_renamed_back_and_told() {
     });
     assert_eq!(case.steps(), ["rename mine-now to web-live"]);
     assert!(notes(&case).contains(&"Drift"));
+}
+
+#[rstest]
+#[case::running(Case::running())]
+#[case::not_to_run(Case::running().changed(|c| {
+    c.live_spec().running = false;
+    c.container().state = ContainerState::Exited;
+}))]
+fn a_restart_policy_given_by_hand_is_taken_away_and_told(#[case] case: Case) {
+    let case = case.remember().changed(|c| c.container().restarts_itself = true);
+    assert_eq!(case.steps(), ["forbid restarts of web-live"]);
+    assert!(notes(&case).contains(&"Drift"));
+}
+
+#[test]
+fn the_restart_policy_of_an_adopted_container_is_its_owners() {
+    let case = Case::empty().changed(|c| {
+        c.live_spec().container = adopting("vllm");
+        let theirs = Container { restarts_itself: true, ..foreign("vllm", ContainerState::Running) };
+        *c.live() = VariantSeen { ours: Vec::new(), ..seen(theirs) };
+    });
+    assert_eq!((case.steps().len(), case.ready()), (0, "True Running".into()));
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub(super) fn decide(
     made_from: Option<&ContainerSpec>,
 ) {
     let name = &container.name;
+    if made_from.is_some() && container.restarts_itself {
+        forbid_restarts(scene, plan, container);
+    }
     match (container.state, running) {
         (ContainerState::Running, true) => keep_running(scene, plan, container, made_from),
         (ContainerState::Created | ContainerState::Exited, true) => start(scene, plan, container, made_from),
@@ -50,6 +53,17 @@ pub(super) fn decide(
             let message = format!("the removal of {name} failed half way: remove it");
             plan.conclude(Conclusion::new(Kind::Stalled, Reason::Dead, message));
         }
+    }
+}
+
+/// `docker update --restart`: the engine would start it when it is not to run, and without our pauses.
+fn forbid_restarts(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container) {
+    let message = format!("{} was found with a restart policy of the engine's: it is taken away", container.name);
+    let note = Note::warning(Reason::Drift.as_str(), Reason::ForbiddingRestarts.as_str(), message.clone());
+    let action = Action::ForbidRestarts { variant: scene.variant, container: Named::from(container) };
+    let meanwhile = Conclusion::new(Kind::UnderWay, Reason::ForbiddingRestarts, message);
+    if plan.act(scene, Step::Clear, action, meanwhile) {
+        plan.notes.push(note);
     }
 }
 
