@@ -64,6 +64,17 @@ pub fn version(key: Key, revision: Revision, object: Value) -> Version {
     Version { key, revision, object, json }
 }
 
+/// An empty one and none are the same, as where upstream reads metadata into its type: `annotations: {}`, which `kubectl
+/// diff` sends, is no difference.
+const NOTHING_WHEN_EMPTY: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+
+fn drop_empty(metadata: &mut Map<String, Value>) {
+    metadata.retain(|name, value| {
+        let empty = value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
+        !(empty && NOTHING_WHEN_EMPTY.contains(&name.as_str()))
+    });
+}
+
 /// Checks what a create says of itself and fills in what the server owns.
 pub fn prepare_create(kind: &Kind, object: &mut Value, now: Timestamp, ids: &dyn Ids) -> ApiResult<()> {
     if text(object, "resourceVersion").is_some_and(|rv| rv != "0") {
@@ -87,6 +98,7 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, now: Timestamp, ids: &dyn
     metadata.insert("uid".to_owned(), json!(ids.uid()));
     metadata.insert("creationTimestamp".to_owned(), timestamp(now));
     metadata.insert("generation".to_owned(), json!(1));
+    drop_empty(metadata);
     Ok(())
 }
 
@@ -111,6 +123,7 @@ pub fn restore(kind: &Kind, live: &Value, object: &mut Value) -> ApiResult<()> {
         return Err(ApiError::bad_request("metadata must be an object"));
     };
     metadata.remove("selfLink");
+    drop_empty(metadata);
     for field in SERVER_OWNED {
         match live["metadata"].get(field) {
             Some(value) => metadata.insert(field.to_owned(), value.clone()),

@@ -115,6 +115,7 @@ async fn both_ways_of_applying_agree_on_who_owns_what() {
     cluster.run(&server_side).await.ok();
     let after = cluster.workloads().get("web").await.expect("there");
     assert_eq!(before.metadata.resource_version, after.metadata.resource_version, "nothing changed");
+    assert_eq!(cluster.run(&format!("diff -f {file}")).await.ok(), "", "kubectl sends `annotations: {{}}`");
     let other = cluster.file("other.yaml", &manifest("web").replace("busybox", "nginx"));
     let conflict = cluster.run(&format!("apply --server-side --field-manager=other -f {other}")).await.fails();
     assert!(conflict.contains("conflict") && conflict.contains(".spec.live.container.image"), "{conflict}");

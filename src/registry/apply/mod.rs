@@ -19,7 +19,9 @@ mod typed;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{ApiError, ApiResult, Cause, Kind, Reason, Subresource, Taken, WriteOptions, error::Details, metadata};
+use super::{
+    ApiError, ApiResult, Cause, Kind, Reason, Subresource, Taken, WriteOptions, error::Details, metadata, schema,
+};
 use fieldset::FieldSet;
 use managed::{Managed, Manager, Managers, Operation};
 use typed::{Comparison, compare};
@@ -73,7 +75,12 @@ pub fn apply(
     prune::prune(&mut merged, &kind.root, &last, &kept);
     let mut taken = Vec::new();
     if let Some(live) = live {
-        let changes = compare(live, &merged, &kind.root);
+        // A list that is one field comes as its manager states it, and is stored with the defaults in its items: only what
+        // differs beyond these is a change.
+        let mut stored = merged.clone();
+        schema::prune_nulls(&mut stored, &kind.root);
+        schema::apply_defaults(&mut stored, &kind.root);
+        let changes = compare(live, &stored, &kind.root);
         let conflicts = conflicts(&managers, &changes);
         if !conflicts.is_empty() && !options.force {
             return Err(conflict_error(&conflicts));

@@ -17,6 +17,8 @@ const SCHEMA: &str = r#"{
       "selector": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}},
       "env": {"type": "object", "additionalProperties": {"type": "string"}},
       "args": {"type": "array", "items": {"type": "string"}},
+      "steps": {"type": "array", "items": {"type": "object", "properties": {
+        "do": {"type": "string"}, "seconds": {"type": "integer", "default": 30}}}},
       "hosts": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
       "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"],
         "items": {"type": "object", "required": ["port"], "properties": {
@@ -173,6 +175,21 @@ fn a_default_below_a_container_goes_with_it() {
     story.object.as_mut().expect("made")["spec"]["strategy"]["surge"] = json!(1);
     story.apply("a", json!({"replicas": 1}));
     assert_eq!(story.spec(), json!({"replicas": 1}));
+}
+
+#[test]
+fn defaults_within_a_list_that_is_one_field_are_no_change() {
+    let mut story = Story::new();
+    // As the registry does with every write.
+    let default = |story: &mut Story| story.object.as_mut().expect("made")["spec"]["steps"][0]["seconds"] = json!(30);
+    story.apply("a", json!({"steps": [{"do": "stop"}]}));
+    default(&mut story);
+    story.apply("b", json!({"steps": [{"do": "stop"}]}));
+    default(&mut story);
+    assert_eq!((story.owns("a"), story.owns("b")), (vec![".spec.steps".to_owned()], vec![".spec.steps".to_owned()]));
+    assert!(story.conflict("b", json!({"steps": [{"do": "stop", "seconds": 31}]})).contains(".spec.steps"));
+    story.force("c", json!({"steps": [{"do": "stop"}]}));
+    assert_eq!(story.taken, []);
 }
 
 #[test]
