@@ -215,13 +215,14 @@ impl Aggregates {
     }
 
     fn event(&self, key: SeriesKey, Recorded { regarding, note, at }: Recorded) -> Event {
-        // Upstream names events `object.<time in hex>`; the series' hash keeps two of the same instant apart.
+        // As upstream, `object.<time in hex>`: kubectl shows events in the order of their names. A part of the series' hash
+        // keeps two of the same instant apart.
         let object = regarding.name.as_deref().unwrap_or("unknown");
-        let unique = key.0 ^ seed_of(&at.to_string());
+        let (nanoseconds, hash) = (at.as_nanosecond().max(0), key.0 & 0xffff_ffff);
         let type_: &'static str = note.type_.into();
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{object}.{unique:016x}")),
+                name: Some(format!("{object}.{nanoseconds:016x}{hash:08x}")),
                 namespace: Some(regarding.namespace.clone().unwrap_or_else(|| "default".to_owned())),
                 ..ObjectMeta::default()
             },
@@ -334,6 +335,17 @@ mod tests {
         let event = aggregates.series.values().next().unwrap().event.clone().unwrap();
         assert_eq!(event.series.map(|s| (s.count, s.last_observed_time.0)), Some((3, at(12))));
         assert_eq!(event.event_time.map(|t| t.0), Some(at(0)));
+    }
+
+    #[test]
+    fn events_of_an_object_are_in_the_order_of_their_names() {
+        let mut aggregates = Aggregates::new("node".into());
+        let mut name = |message, second| match aggregates.record(told("web", message, second)) {
+            Step::Create(_, event) => event.metadata.name.expect("named"),
+            other => panic!("{other:?}"),
+        };
+        let (created, started, running) = (name("created", 0), name("started", 1), name("running", 1));
+        assert!(created < started && created < running && started != running, "{created} {started} {running}");
     }
 
     #[test]
