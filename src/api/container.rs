@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// What a container is made from (`image` and the rest; any change makes a new container), or `adopt`. Exactly one of
-/// the two: [`ContainerSpec::source`] tells.
+/// What a container is made from (`image` and the rest; any change makes a new container), or `adopt`: exactly one of
+/// the two.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.image) && self.image != '') != has(self.adopt)").message("exactly one of image and adopt must be given"))]
