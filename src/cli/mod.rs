@@ -1,8 +1,8 @@
 //! The command line. `serve` and `demo` start a server in this process, `plan` asks the controllers what they would do;
 //! every other command is a client of the HTTP API and knows nothing that another client could not know.
 //!
-//! Exit codes: 0 done; 1 it failed; 2 the command line or a setting is wrong. `diff` answers 1 for differences and 2 for
-//! every failure, as diff(1) does.
+//! Exit codes: 0 done; 1 it failed; 2 the command line or a setting is wrong; 130 interrupted while waiting, and what was
+//! begun goes on. `diff` answers 1 for differences and 2 for every failure, as diff(1) does.
 
 mod apply;
 mod catalogue;
@@ -13,16 +13,25 @@ mod demo;
 mod describe;
 mod diff;
 mod error;
+mod follow;
 mod get;
+mod gpu;
+mod handoff;
+mod health;
+mod holder;
 mod kubeconfig;
 mod manifest;
+mod objects;
 mod plan;
 mod print;
+mod promote;
 mod serve;
 mod session;
 mod signals;
+mod stack;
 mod table;
 mod target;
+mod view;
 mod watch;
 
 use std::{
@@ -35,7 +44,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use error::CliError;
 use session::block_on;
 
-use crate::telemetry;
+use crate::{api::workload::Variant, telemetry};
 
 /// Under which name our client commands write.
 pub const FIELD_MANAGER: &str = "gaia-cli";
@@ -48,7 +57,8 @@ pub type Outcome = Result<u8, CliError>;
     name = "gaia",
     version = telemetry::VERSION,
     about = "Keeps GPU hosts in the state their owner declared",
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or setting (diff: 0 same, 1 different, 2 failed).",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or setting, 130 interrupted while waiting \
+(diff: 0 same, 1 different, 2 failed).",
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -62,6 +72,24 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run a server on simulated containers, with example files
     Demo(demo::DemoArgs),
+    /// The whole host on one screen: cards, handoffs, services
+    Status(stack::status::StatusArgs),
+    /// Cards: who holds them, claim one, give it back
+    #[command(subcommand)]
+    Gpu(gpu::GpuCommand),
+    /// Let a card go from one holder to another
+    #[command(subcommand)]
+    Handoff(handoff::HandoffCommand),
+    /// The live variant of the services: start, stop, status
+    #[command(subcommand)]
+    Live(stack::StackCommand),
+    /// The candidate variant of the services: start, stop, status
+    #[command(subcommand)]
+    Candidate(stack::StackCommand),
+    /// Let the other variant of a service answer under its name
+    Swap(stack::SwapArgs),
+    /// Put the candidate of a service in the place of live, if it proves itself
+    Promote(promote::PromoteArgs),
     /// Show objects: as a table, or whole
     Get(get::GetArgs),
     /// Show all about objects: spec, status, conditions, events
@@ -76,6 +104,8 @@ enum Command {
     Delete(delete::DeleteArgs),
     /// Show what the controllers would do for a directory of files, and do nothing
     Plan(plan::PlanArgs),
+    /// Ask whether a server is ready; the exit code is the answer
+    Health(health::HealthArgs),
     /// Print a kubeconfig for this server
     Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Print the CustomResourceDefinitions of all kinds
@@ -104,12 +134,20 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Serve(args) => serve::run(args, out),
         Command::Demo(args) => demo::run(&args, out),
         Command::Plan(args) => plan::run(&args, out),
+        Command::Status(args) => block_on(stack::status::run(args, out)),
+        Command::Gpu(command) => block_on(gpu::run(command, out)),
+        Command::Handoff(command) => block_on(handoff::run(command, out)),
+        Command::Live(command) => block_on(stack::run(Variant::Live, command, out)),
+        Command::Candidate(command) => block_on(stack::run(Variant::Candidate, command, out)),
+        Command::Swap(args) => block_on(stack::swap(args, out)),
+        Command::Promote(args) => block_on(promote::run(args, out)),
         Command::Get(args) => block_on(get::run(args, out)),
         Command::Describe(args) => block_on(describe::run(args, out)),
         Command::Watch(args) => block_on(watch::run(args, out)),
         Command::Apply(args) => block_on(apply::run(args, out)),
         Command::Diff(args) => block_on(diff::run(args, out)).map_err(CliError::of_diff),
         Command::Delete(args) => block_on(delete::run(args, out)),
+        Command::Health(args) => block_on(health::run(args, out)),
         Command::Kubeconfig(args) => kubeconfig::run(&args, out),
         Command::Crds(args) => crds::run(&args, out),
         Command::Completion(args) => completion::run(&args, Cli::command(), out),

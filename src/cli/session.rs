@@ -112,6 +112,11 @@ impl Session {
         Api::all(self.client.clone())
     }
 
+    /// For what kube does better than we: watches of typed objects.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// What went wrong, in terms of the server.
     pub fn refused(&self, error: kube::Error) -> Refusal {
         match error {

@@ -6,3 +6,4 @@ mod offline;
 mod plan;
 mod program;
 mod serve;
+mod stack;
