@@ -6,7 +6,7 @@ use super::containers::SimulatedContainers;
 use crate::{
     adapters::{
         containers::{Container, ContainerState},
-        gpus::{GpuDevice, GpuError, GpuProcess, Gpus},
+        gpus::{GpuDevice, GpuError, GpuProcess, GpuSample, Gpus},
     },
     api::container::Gpus as Wanted,
 };
@@ -50,6 +50,7 @@ impl SimulatedGpus {
             .filter(|(_, wanted, _)| gives(wanted, index, &uuid))
             .map(|(container, _, used_mib)| GpuProcess {
                 pid: pid(container),
+                name: Some(container.name.clone()),
                 container: Some(container.id.clone()),
                 used_mib: Some(*used_mib),
             })
@@ -59,23 +60,37 @@ impl SimulatedGpus {
         GpuDevice {
             index: index as u32,
             uuid,
+            mig: None,
             name: card.name.clone(),
             memory_total_mib: card.memory_mib,
             memory_used_mib: Some((IDLE_MIB + used).min(card.memory_mib)),
             utilization_percent: Some(load),
             temperature_celsius: Some(IDLE_CELSIUS + LOAD_CELSIUS * load / 100),
             power_watts: Some(IDLE_WATTS + LOAD_WATTS * f64::from(load) / 100.0),
+            last_xid: None,
             processes: Some(processes),
         }
+    }
+
+    fn devices(&self) -> impl Iterator<Item = GpuDevice> {
+        let running = self.containers.specs().into_iter().filter(|(seen, ..)| seen.state == ContainerState::Running);
+        let users: Vec<_> = running.filter_map(|(seen, spec, mib)| Some((seen, spec.gpus?, mib))).collect();
+        self.cards.iter().enumerate().map(move |(index, card)| self.device(index, card, &users))
     }
 }
 
 impl Gpus for SimulatedGpus {
     fn inventory(&self) -> BoxFuture<'_, Result<Vec<GpuDevice>, GpuError>> {
-        let running = self.containers.specs().into_iter().filter(|(seen, ..)| seen.state == ContainerState::Running);
-        let users: Vec<_> = running.filter_map(|(seen, spec, mib)| Some((seen, spec.gpus?, mib))).collect();
-        let devices = self.cards.iter().enumerate().map(|(index, card)| self.device(index, card, &users)).collect();
-        std::future::ready(Ok(devices)).boxed()
+        std::future::ready(Ok(self.devices().collect())).boxed()
+    }
+
+    fn sample<'a>(&'a self, uuid: &'a str) -> BoxFuture<'a, Result<GpuSample, GpuError>> {
+        let sample = self.devices().find(|device| device.uuid == uuid).map(|device| GpuSample {
+            memory_total_mib: device.memory_total_mib,
+            memory_used_mib: device.memory_used_mib,
+            processes: device.processes,
+        });
+        std::future::ready(sample.ok_or_else(|| GpuError::NotFound(uuid.to_owned()))).boxed()
     }
 }
 
@@ -134,6 +149,10 @@ mod tests {
         assert_eq!(used().await, [Some(512), Some(512)]);
         containers.start(&id).await.expect("started");
         assert_eq!(used().await, [Some(512), Some(4608)]);
+        let sample = gpus.sample(&uuid(1)).await.expect("the card is there");
+        assert_eq!((sample.memory_total_mib, sample.memory_used_mib), (24_564, Some(4608)));
+        assert_eq!(sample.processes.expect("told")[0].container, Some(id.clone()));
+        assert_eq!(gpus.sample("GPU-other").await, Err(GpuError::NotFound("GPU-other".to_owned())));
         containers.stop(&id, Duration::ZERO).await.expect("stopped");
         assert_eq!(used().await, [Some(512), Some(512)]);
     }

@@ -44,18 +44,20 @@ fn card(index: u32) -> Card {
     Card {
         index,
         uuid: format!("GPU-{index}"),
+        mig: None,
         name: "RTX".to_owned(),
         memory_total_mib: 24_000,
         memory_used_mib: Some(6_000),
         utilization_percent: Some(50),
         temperature_celsius: Some(60),
         power_watts: Some(199.6),
+        last_xid: None,
         processes: Some(vec![process(7, "llm")]),
     }
 }
 
 fn process(pid: u32, container: &str) -> Process {
-    Process { pid, container: Some(ContainerId(container.to_owned())), used_mib: Some(5_000) }
+    Process { pid, name: None, container: Some(ContainerId(container.to_owned())), used_mib: Some(5_000) }
 }
 
 fn container(id: &str, labels: BTreeMap<String, String>) -> Container {
