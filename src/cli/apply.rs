@@ -28,15 +28,15 @@ pub struct ManifestArgs {
     /// Namespace of objects whose manifest names none
     #[arg(short, long, default_value = "default", value_name = "NAME")]
     pub namespace: String,
-    /// Take fields that somebody else owns
-    #[arg(long)]
-    pub force_conflicts: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     #[command(flatten)]
     manifests: ManifestArgs,
+    /// Take fields that somebody else owns
+    #[arg(long)]
+    force_conflicts: bool,
     /// Let the server check everything and keep nothing
     #[arg(long)]
     dry_run: bool,
@@ -50,7 +50,7 @@ pub async fn run(args: ApplyArgs, out: &mut dyn Write) -> Outcome {
     let catalogue = Catalogue::fetch(&session).await?;
     let mut failures = Vec::new();
     for manifest in &manifests {
-        let applied = match Place::of(manifest, &catalogue, &args.manifests) {
+        let applied = match Place::of(manifest, &catalogue, &args.manifests, args.force_conflicts) {
             Ok(place) => place.apply(&session, manifest, &args).await,
             Err(e) => Err(e),
         };
@@ -72,7 +72,12 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    pub fn of(manifest: &'a Manifest, catalogue: &'a Catalogue, args: &ManifestArgs) -> Result<Self, CliError> {
+    pub fn of(
+        manifest: &'a Manifest,
+        catalogue: &'a Catalogue,
+        args: &ManifestArgs,
+        force: bool,
+    ) -> Result<Self, CliError> {
         let (api_version, kind) = (manifest.api_version(), manifest.kind());
         let Some(kind) = catalogue.of_manifest(api_version, kind) else {
             let message = format!("{}: the server has no kind {kind} in {api_version}", manifest.place);
@@ -85,7 +90,7 @@ impl<'a> Place<'a> {
             kind,
             namespace: kind.namespaced.then_some(namespace),
             name: manifest.name(),
-            force: args.force_conflicts,
+            force,
             origin: manifest.place.to_string(),
         })
     }

@@ -33,7 +33,8 @@ pub async fn run(args: DiffArgs, out: &mut dyn Write) -> Outcome {
     let mut code = 0;
     for manifest in &manifests {
         let difference = async {
-            let place = Place::of(manifest, &catalogue, &args.manifests)?;
+            // What differs is asked, not whose it is: the apply itself tells of a conflict, and the server of a file.
+            let place = Place::of(manifest, &catalogue, &args.manifests, true)?;
             let before = place.live(&session).await?;
             let after = place.patched(&session, manifest, true).await?;
             unified(&place.label(), before.as_ref(), &after)

@@ -140,6 +140,9 @@ fn a_field_of_somebody_else_is_taken_only_by_force() {
     assert_eq!(code, 200, "{body}");
     let text = complaint(&place.told(&["apply", "-f", "-"], &config_map("a", "2")), 1).to_owned();
     assert!(text.contains("--force-conflicts") && text.contains(".data.key") && text.contains("other"), "{text}");
+    let differs = place.told(&["diff", "-f", "-"], &config_map("a", "2"));
+    assert_eq!(differs.status.code(), Some(1), "what differs is shown, whoever owns it");
+    assert!(String::from_utf8_lossy(&differs.stdout).contains("-  key: theirs\n+  key: v2\n"));
     let forced = place.told(&["apply", "--force-conflicts", "-f", "-"], &config_map("a", "2"));
     assert_eq!(stdout(&forced), "configmap/a configured\n");
 }
