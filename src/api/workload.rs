@@ -57,6 +57,8 @@ pub struct WorkloadSpec {
     /// How readiness and health are found out; both variants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
+    /// Whether a process that ended is started again. `OnFailure`: only after an exit code other than 0. Docker says 0, too,
+    /// of what died because dockerd did: with `OnFailure` that stays down.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
     /// Seconds between the stop signal and the kill.
