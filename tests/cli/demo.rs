@@ -30,6 +30,11 @@ fn follows_its_files_until_ctrl_c() {
     assert!(fs::read_to_string(&kubeconfig).expect("written").contains(&server.url));
     server.program.line("the last line", |line| line.starts_with("Ctrl-C"));
 
+    // Handoffs are told where the demo runs, too.
+    let created = server.says(&["handoff", "start", "--gpu", "gpu0", "--to", "gaia-study", "--no-wait"]);
+    let name = created.trim_start_matches("handoff.gaia.dev/").split(' ').next().expect("a name").to_owned();
+    server.program.line("the handoff", |line| line.contains(&format!("  {name}: ")));
+
     // Two containers share the card: more than one of them takes, and far more than an idle card.
     let gpus = server.follow(&["watch", "gpus"]);
     gpus.line("gpu0 in use", |line| line.contains("/gpu0") && used_mib(line).is_some_and(|used| used > 2 * 4096));

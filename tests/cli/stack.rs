@@ -151,6 +151,18 @@ fn a_promotion_is_an_object_with_the_gates_that_were_asked_for() {
 }
 
 #[test]
+fn a_handoff_is_an_object_that_can_be_shown() {
+    let host = Host::new();
+    let handoff = host.json(&["handoff", "start", "--to", "lone", "--reason", "test", "--timeout", "7", "--no-wait"]);
+    assert_eq!((&handoff["spec"]["gpu"], &handoff["spec"]["timeoutSeconds"]), (&"gpu0".into(), &7.into()));
+    let name = handoff["metadata"]["name"].as_str().expect("a name");
+    assert!(host.says(&["handoff", "status"]).contains(name));
+    let record = host.says(&["handoff", "show", name]);
+    assert!(record.starts_with(&format!("Handoff:     default/{name} (Transfer)\n")), "{record}");
+    assert!(record.contains("To:          default/lone\n"), "{record}");
+}
+
+#[test]
 fn health_is_an_exit_code() {
     let host = Host::new();
     assert!(host.says(&["health"]).contains("readyz check passed"));

@@ -2,6 +2,7 @@
 //! lies in one temporary directory, which goes when it ends.
 
 mod examples;
+mod flights;
 mod guide;
 mod progress;
 
@@ -21,6 +22,7 @@ use super::{
     signals,
 };
 use crate::{
+    api::gpu::Gpu,
     app::{self, Running},
     config::{Config, DEFAULT_LISTEN, Reality},
     telemetry::{self, LogFormat, LogSettings},
@@ -131,11 +133,17 @@ impl Demo {
         if late {
             writeln!(out, "Not everything is ready after {} s; `describe` tells why.", args.timeout)?;
         }
-        out.write_all(
-            guide::text(&server.server, &self.files.kubeconfig, &self.files.desired, examples::WORKLOAD).as_bytes(),
-        )?;
+        let cards: Vec<Gpu> = session.list(None, None).await?;
+        let held = cards.iter().any(|card| card.status.as_ref().is_some_and(|status| status.holder.is_some()));
+        let Files { desired, kubeconfig, .. } = &self.files;
+        out.write_all(guide::text(&server.server, kubeconfig, desired, examples::WORKLOAD, held).as_bytes())?;
         out.flush()?;
-        until(self.running, stop).await
+        // Telling only waits and prints, and never ends.
+        tokio::select! {
+            biased;
+            ended = until(self.running, stop) => ended,
+            never = flights::tell(&session, out) => match never {},
+        }
     }
 
     async fn end(self, code: u8) -> Outcome {

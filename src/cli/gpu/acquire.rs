@@ -104,7 +104,11 @@ pub async fn run(args: AcquireArgs, out: &mut dyn Write) -> Outcome {
             session.merge::<GpuClaim>(namespace, &name, json!({"spec": {"release": true}})).await?;
             Err(CliError::Failed(format!("{} was taken back", label(&name))))
         }
-        End::TimedOut | End::Interrupted => Ok(left(&name, namespace)),
+        End::TimedOut => Err(CliError::Failed(format!(
+            "{} waited longer than it was to, and nobody ended it: gaia gpu release {name}",
+            label(&name)
+        ))),
+        End::Interrupted => Ok(left(&name, namespace)),
     }
 }
 

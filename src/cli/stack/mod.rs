@@ -1,7 +1,7 @@
 //! `gaia status`, `gaia live`, `gaia candidate`, `gaia swap`: the services of the host as one stack, as `gaia.sh` speaks of them.
 
 mod running;
-mod services;
+pub mod services;
 pub mod status;
 mod swap;
 
