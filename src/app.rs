@@ -21,6 +21,7 @@ use tracing::info;
 
 pub use crate::runtime::supervisor::TaskFailure;
 use crate::{
+    adapters::gpus::nvml::{self, NvmlGpus},
     api,
     config::{self, Config},
     controllers,
@@ -55,6 +56,8 @@ pub enum StartError {
     Registry { doing: &'static str, source: Box<ApiError> },
     #[error("cannot make a TLS client for probes")]
     Probes(#[source] reqwest::Error),
+    #[error("cannot start the thread that talks to the GPU driver")]
+    Gpus(#[source] io::Error),
 }
 
 /// What people most often need to know about a port they cannot have.
@@ -130,7 +133,11 @@ async fn open_registry(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<A
 
 fn world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, StartError> {
     match config.reality {
-        config::Reality::Docker => World::docker().map_err(StartError::Probes),
+        config::Reality::Docker => {
+            let settings = nvml::Settings { library: config.nvml_library.clone(), ..nvml::Settings::default() };
+            let gpus = NvmlGpus::new(settings).map_err(StartError::Gpus)?;
+            World::docker(Some(Arc::new(gpus))).map_err(StartError::Probes)
+        }
         config::Reality::Simulated => Ok(World::simulated(&reality::leisurely(clock))),
     }
 }
@@ -158,8 +165,14 @@ impl Parts {
         let server_metrics = ServerMetrics::register(&mut exposition);
         spawn_store(&mut supervisor, store);
         let recorder = self.spawn_events(&mut supervisor);
-        self.spawn_controllers(&mut supervisor, recorder.clone());
+        let context = self.context(recorder.clone());
+        self.spawn_controllers(&mut supervisor, &context);
         self.spawn_gitops(&mut supervisor, recorder).await?;
+        // After the Sources are known: discovery waits for their files. Cards of a simulated host are declared by whoever
+        // plays there.
+        if self.config.reality == config::Reality::Docker {
+            controllers::gpu::discovery::spawn(&context, &mut supervisor);
+        }
         let state = ServerState {
             registry: self.registry,
             shutdown: supervisor.token(Stage::Intake),
@@ -197,13 +210,17 @@ impl Parts {
     }
 
     /// The controllers of all kinds, and the collector of what lost its owner.
-    fn spawn_controllers(&self, supervisor: &mut Supervisor, recorder: Recorder) {
+    fn spawn_controllers(&self, supervisor: &mut Supervisor, context: &controllers::Context<RegistryObjects>) {
         let registry = self.registry.clone();
         supervisor.spawn(Stage::Controllers, "garbage", async move |stop| {
             registry.run_collector(stop).await;
             Ok::<(), Infallible>(())
         });
-        let context = controllers::Context {
+        controllers::spawn_all(context, supervisor);
+    }
+
+    fn context(&self, recorder: Recorder) -> controllers::Context<RegistryObjects> {
+        controllers::Context {
             objects: self.objects(),
             containers: self.world.containers.clone(),
             probes: self.world.probes.clone(),
@@ -213,8 +230,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             node: self.config.node_name.clone(),
             seed: fastrand::u64(..),
-        };
-        controllers::spawn_all(&context, supervisor);
+        }
     }
 
     /// Every Source there is, and the one that `--desired` asks for.

@@ -20,8 +20,8 @@ pub const DEFAULT_FILE: &str = "/etc/gaia/gaia.yaml";
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6410);
 
 /// The keys of the file. Flag and variable follow from each: `dataDir`, `--data-dir`, `GAIA_DATA_DIR`.
-pub const KEYS: [&str; 8] =
-    ["listen", "dataDir", "desired", "reality", "tokenFile", "nodeName", "logFormat", "logLevel"];
+pub const KEYS: [&str; 9] =
+    ["listen", "dataDir", "desired", "reality", "nvmlLibrary", "tokenFile", "nodeName", "logFormat", "logLevel"];
 
 /// What the controllers act on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::EnumString, strum::VariantNames, strum::IntoStaticStr)]
@@ -63,6 +63,8 @@ pub struct Config {
     /// A directory of desired files to follow.
     pub desired: Option<PathBuf>,
     pub reality: Reality,
+    /// None: NVML is where the dynamic linker finds it. Need not exist (yet), as a driver need not.
+    pub nvml_library: Option<PathBuf>,
     /// Empty: no token is asked for; only ever so on a loopback address.
     pub tokens: Vec<Token>,
     pub node_name: String,
@@ -178,6 +180,7 @@ impl Config {
             data_dir: data_dir(layers)?,
             desired: layers.get("desired").map(directory).transpose()?,
             reality: layers.get("reality").map(one_of::<Reality>).transpose()?.unwrap_or_default(),
+            nvml_library: layers.get("nvmlLibrary").map(library).transpose()?,
             node_name: layers.get("nodeName").map_or_else(|| Ok(host_name()), node_name)?,
             log: LogSettings {
                 format: layers.get("logFormat").map(one_of::<LogFormat>).transpose()?.unwrap_or_default(),
@@ -256,6 +259,15 @@ fn directory(given: Given) -> Result<PathBuf, ConfigError> {
         Ok(path) if path.is_dir() => Ok(path),
         Ok(_) => Err(invalid(given.origin, format!("{} is not a directory", path.display()))),
         Err(source) => Err(ConfigError::Read { origin: given.origin, path, source }),
+    }
+}
+
+/// A relative path would be the dynamic linker's to look up, in other places than people think.
+fn library(given: Given) -> Result<PathBuf, ConfigError> {
+    let path = PathBuf::from(&given.value);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(invalid(given.origin, format!("{:?} is not an absolute path of a library", given.value))),
     }
 }
 

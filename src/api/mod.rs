@@ -69,6 +69,8 @@ pub mod label {
     pub const SPEC_HASH: &str = "gaia.dev/spec-hash";
     /// On networks we made.
     pub const MANAGED: &str = "gaia.dev/managed";
+    /// `true` on objects that nobody declared: Gpus of cards that were found.
+    pub const DISCOVERED: &str = "gaia.dev/discovered";
 }
 
 /// Held by a Workload while its containers may exist.

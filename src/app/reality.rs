@@ -24,16 +24,16 @@ const CARDS: usize = 1;
 pub struct World {
     pub containers: Arc<dyn Containers>,
     pub probes: Arc<dyn Probes>,
-    /// None: nothing here can ask the driver of this host yet.
+    /// None: nobody asks the driver of this host.
     pub gpus: Option<Arc<dyn Gpus>>,
 }
 
 impl World {
-    /// The Docker engine of this host, which need not be there yet. Fails only when the host cannot give a TLS client.
-    pub fn docker() -> Result<Self, reqwest::Error> {
+    /// The Docker engine of this host and its cards; neither need be there yet. Fails only when the host cannot give a TLS client.
+    pub fn docker(gpus: Option<Arc<dyn Gpus>>) -> Result<Self, reqwest::Error> {
         let containers: Arc<dyn Containers> = Arc::new(DockerEngine::from_env());
         let probes = Arc::new(NetworkProbes::new(containers.clone())?);
-        Ok(Self { containers, probes, gpus: None })
+        Ok(Self { containers, probes, gpus })
     }
 
     /// Around a simulated engine.

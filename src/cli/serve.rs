@@ -30,6 +30,9 @@ pub struct ServeArgs {
     /// What the controllers act on: docker, or simulated containers [default: docker]
     #[arg(long, value_name = "docker|simulated")]
     reality: Option<String>,
+    /// The library of the GPU driver (NVML) [default: libnvidia-ml.so.1 where the linker finds it]
+    #[arg(long, value_name = "PATH")]
+    nvml_library: Option<String>,
     /// File of bearer tokens, one a line; without one of them only health is answered
     #[arg(long, value_name = "FILE")]
     token_file: Option<String>,
@@ -51,6 +54,7 @@ impl ServeArgs {
             ("dataDir", self.data_dir),
             ("desired", self.desired),
             ("reality", self.reality),
+            ("nvmlLibrary", self.nvml_library),
             ("tokenFile", self.token_file),
             ("nodeName", self.node_name),
             ("logFormat", self.log_format),

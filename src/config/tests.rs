@@ -32,7 +32,9 @@ fn nothing_said_means_loopback_docker_and_the_state_directory() {
     assert_eq!(config.listen, DEFAULT_LISTEN);
     assert_eq!(config.reality, Reality::Docker);
     assert_eq!(config.data_dir, Path::new("/home/x/.local/state/gaia"));
-    assert_eq!(config.desired, None);
+    assert_eq!((config.desired, config.nvml_library), (None, None));
+    let named = settings(&[], &[("HOME", "/home/x"), ("GAIA_NVML_LIBRARY", "/opt/libnvidia-ml.so.1")], "");
+    assert_eq!(named.expect("valid").nvml_library.as_deref(), Some(Path::new("/opt/libnvidia-ml.so.1")));
     let config = settings(&[], &[("HOME", "/home/x"), ("XDG_STATE_HOME", "/state")], "").expect("valid");
     assert_eq!(config.data_dir, Path::new("/state/gaia"));
 }
@@ -45,6 +47,8 @@ fn a_complaint_names_the_flag_the_variable_or_the_line() {
     assert!(text.contains("gaia.yaml:3: listen: \"nowhere\""), "{text}");
     let text = complaint(&[], &[("GAIA_REALITY", "virtual")], "");
     assert_eq!(text, "GAIA_REALITY: \"virtual\" is not one of docker, simulated");
+    let text = complaint(&[("nvmlLibrary", "libnvidia-ml.so.1")], &[], "");
+    assert!(text.starts_with("--nvml-library: \"libnvidia-ml.so.1\" is not an absolute path"), "{text}");
     let text = complaint(&[("logLevel", "gaia=loudly")], &[], "");
     assert!(text.starts_with("--log-level: \"gaia=loudly\" is not a log filter"), "{text}");
 }

@@ -1,4 +1,9 @@
 //! GPUs: what is in the host and what it is busy with. Reads only; nothing here decides who may have a card.
+//! [`nvml`] is the real driver, `adapters::simulated::gpus` stands beside it.
+
+pub mod nvml;
+pub mod procfs;
+mod smi;
 
 use futures::future::BoxFuture;
 
@@ -14,6 +19,7 @@ pub struct GpuDevice {
     /// Which part of the card it is, where it is a MIG instance. The whole card is listed before its parts.
     pub mig: Option<u32>,
     pub name: String,
+    /// Says nothing where `memory_used_mib` is `None`: the driver tells both or neither.
     pub memory_total_mib: u64,
     pub memory_used_mib: Option<u64>,
     pub utilization_percent: Option<u32>,

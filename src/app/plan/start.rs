@@ -37,7 +37,7 @@ pub struct Reality {
 
 /// Looks at the Docker engine of this host, and changes nothing. `images`: those that might be needed.
 pub async fn observe(images: impl IntoIterator<Item = String>) -> Result<Reality, PlanError> {
-    let world = World::docker().map_err(crate::app::StartError::Probes)?;
+    let world = World::docker(None).map_err(crate::app::StartError::Probes)?;
     look(&*world.containers, images).await
 }
 

@@ -86,6 +86,7 @@ impl Files {
             data_dir: self.data.clone(),
             desired: Some(self.desired.clone()),
             reality: Reality::Simulated,
+            nvml_library: None,
             tokens: Vec::new(),
             node_name: "demo".to_owned(),
             log,

@@ -7,6 +7,7 @@
 //! A reading that differs from the last one by noise alone is not written; [`decide`] says what noise is.
 
 pub mod decide;
+pub mod discovery;
 #[cfg(test)]
 mod tests;
 
