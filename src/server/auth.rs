@@ -58,6 +58,8 @@ impl Auth {
 pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> Response {
     let open = match path::parse(request.uri().path()) {
         path::Target::Healthz | path::Target::Livez | path::Target::Readyz => true,
+        // Of a facade, and no path of ours.
+        path::Target::Unknown => request.uri().path() == "/health",
         path::Target::Root
         | path::Target::Version
         | path::Target::Metrics
@@ -70,8 +72,7 @@ pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> 
         | path::Target::OpenApiV3 { .. }
         | path::Target::WebSocketWatch
         | path::Target::SseWatch
-        | path::Target::Resource(_)
-        | path::Target::Unknown => false,
+        | path::Target::Resource(_) => false,
     };
     if open {
         next.run(request).await

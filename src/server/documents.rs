@@ -5,7 +5,7 @@ use axum::{
     response::Response,
 };
 use prometheus_client::encoding::text::encode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     GIT_VERSION, ServerState, discovery, health,
@@ -21,7 +21,6 @@ use crate::registry::{ApiError, ApiResult, Kinds, Reason};
 pub fn answer(state: &ServerState, target: &Target, params: &Params, headers: &HeaderMap) -> ApiResult<Response> {
     let kinds = state.registry.kinds();
     match target {
-        Target::Root => Ok(reply::json(StatusCode::OK, &root(&kinds))),
         Target::Version => Ok(reply::json(StatusCode::OK, &version())),
         Target::Healthz | Target::Livez => Ok(health::answer("livez", &state.readiness.live(), params)),
         Target::Readyz => {
@@ -48,7 +47,9 @@ pub fn answer(state: &ServerState, target: &Target, params: &Params, headers: &H
         }
         Target::OpenApiV3Index => Ok(reply::json(StatusCode::OK, &openapi::index(&kinds))),
         Target::OpenApiV3 { group, version } => openapi_v3(&kinds, group, version, params),
-        Target::WebSocketWatch | Target::SseWatch | Target::Resource(_) | Target::Unknown => Err(not_found()),
+        Target::Root | Target::WebSocketWatch | Target::SseWatch | Target::Resource(_) | Target::Unknown => {
+            Err(not_found())
+        }
     }
 }
 
@@ -69,8 +70,8 @@ fn go_architecture() -> &'static str {
     }
 }
 
-/// `/`
-fn root(kinds: &Kinds) -> Value {
+/// `/`: our paths, and what another API on this listener says of itself.
+pub fn root(kinds: &Kinds, mut beside: Map<String, Value>) -> Response {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
     for (group, version) in discovery::group_versions(kinds) {
         if group.is_empty() {
@@ -84,7 +85,8 @@ fn root(kinds: &Kinds) -> Value {
     paths.push("/ws/watch".to_owned());
     paths.sort();
     paths.dedup();
-    json!({"paths": paths})
+    beside.insert("paths".to_owned(), json!(paths));
+    reply::json(StatusCode::OK, &Value::Object(beside))
 }
 
 fn metrics(state: &ServerState) -> ApiResult<Response> {

@@ -34,13 +34,14 @@ mod tests;
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
     http::Method,
-    middleware,
+    middleware::{self, Next},
     response::Response,
 };
 use prometheus_client::registry::Registry as Exposition;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::{CompressionLayer, predicate::Predicate};
@@ -76,10 +77,40 @@ pub struct ServerState {
     pub exposition: Arc<Exposition>,
 }
 
+/// Another API on the same listener, behind the same tokens.
+#[derive(Default)]
+pub struct Guest {
+    /// Takes exactly its own paths; whatever it does not name stays ours.
+    pub routes: Router,
+    /// What `GET /` tells beside our paths, an object.
+    pub directory: Map<String, Value>,
+}
+
+/// The [`Guest`]'s part of `GET /`.
+#[derive(Clone)]
+struct Directory(Arc<Map<String, Value>>);
+
 /// The API as a tower service: serve it, or put a `kube::Client` on top of it in this process.
 pub fn router(state: ServerState) -> Router {
+    with_guest(state, Guest::default())
+}
+
+/// As [`router`], with another API beside ours.
+pub fn with_guest(state: ServerState, guest: Guest) -> Router {
     let auth = middleware::from_fn_with_state(state.auth.clone(), auth::require);
-    Router::new().fallback(handle).layer(auth).layer(compression()).with_state(state)
+    let counted = middleware::from_fn_with_state(state.metrics.clone(), count_guest);
+    let directory = Extension(Directory(Arc::new(guest.directory)));
+    let ours = Router::new().fallback(handle).layer(directory).with_state(state);
+    guest.routes.layer(counted).merge(ours).layer(auth).layer(compression())
+}
+
+/// Calls of the other API, all under one name: their paths carry names and ids.
+async fn count_guest(State(metrics): State<ServerMetrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let verb = if request.method() == Method::GET { "get" } else { "post" };
+    let response = next.run(request).await;
+    metrics.answered(verb, "facade", response.status().as_u16(), started.elapsed());
+    response
 }
 
 /// Answers that are large and end: a watch must not wait for a block to fill.
@@ -94,6 +125,8 @@ async fn handle(State(state): State<ServerState>, request: Request) -> Response 
     let target = path::parse(request.uri().path());
     let params = Params::of(request.uri());
     let (verb, resource) = labels(&state, &target, request.method(), params.as_ref().ok());
+    // Whatever is asked for in no form of ours is told in the words of either API.
+    let nowhere = target == Target::Unknown;
     let answer = match params {
         Ok(params) => dispatch(&state, target, params, request).await,
         Err(error) => Err(error),
@@ -103,7 +136,7 @@ async fn handle(State(state): State<ServerState>, request: Request) -> Response 
         if matches!(error.reason, Reason::InternalError | Reason::ServiceUnavailable) {
             tracing::error!(verb, resource, error = %error, "a request could not be answered");
         }
-        reply::error(&error)
+        if nowhere { reply::nowhere(&error) } else { reply::error(&error) }
     });
     state.metrics.answered(verb, &resource, response.status().as_u16(), started.elapsed());
     response
@@ -114,6 +147,10 @@ async fn dispatch(state: &ServerState, target: Target, params: Params, request: 
         Target::Resource(path) => resources::handle(state, path, params, request).await,
         Target::WebSocketWatch => live::websocket(state, &params, request).await,
         Target::SseWatch => live::sse(state, &params, request.headers()).await,
+        Target::Root if matches!(*request.method(), Method::GET | Method::HEAD) => {
+            let beside = request.extensions().get::<Directory>().map(|directory| (*directory.0).clone());
+            Ok(documents::root(&state.registry.kinds(), beside.unwrap_or_default()))
+        }
         document if matches!(*request.method(), Method::GET | Method::HEAD) => {
             documents::answer(state, &document, &params, request.headers())
         }

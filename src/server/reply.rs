@@ -42,6 +42,14 @@ pub fn encode(accepted: Accepted, pretty: bool, value: &Value) -> ApiResult<Byte
     }
 }
 
+/// The error of a path that nobody has: a `Status`, and `detail` for clients who know no `Status`.
+pub fn nowhere(error: &ApiError) -> Response {
+    let mut body = error.to_status();
+    body["detail"] = Value::from("Not Found");
+    let status = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::NOT_FOUND);
+    json(status, &body)
+}
+
 /// The `Status` object of an error. Always JSON: a client that cannot read anything else must still learn why.
 pub fn error(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
