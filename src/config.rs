@@ -1,6 +1,8 @@
 //! Settings of the server process. A flag wins over the environment, the environment over the file; what is found is
 //! validated once, here, and every complaint names the flag, the variable or the line of the file it came from.
 
+mod orchestrator;
+
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
@@ -11,6 +13,9 @@ use std::{
 
 use serde_saphyr::Spanned;
 use strum::VariantNames;
+
+pub use orchestrator::Orchestrator;
+use orchestrator::Settings;
 
 use crate::telemetry::{self, LogFormat, LogSettings, TelemetryError};
 
@@ -69,6 +74,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     pub node_name: String,
     pub log: LogSettings,
+    /// Of GAIA's own orchestrator, whose place this process may take.
+    pub orchestrator: Orchestrator,
 }
 
 /// Where a setting was read.
@@ -175,8 +182,9 @@ impl Config {
             Some(given) => read_tokens(given)?,
             None => Vec::new(),
         };
+        let orchestrator = Settings::read(layers.variable)?;
         Ok(Self {
-            listen: listen(layers.get("listen"), tokens.is_empty())?,
+            listen: listen(layers.get("listen").or_else(|| orchestrator.listen()), tokens.is_empty())?,
             data_dir: data_dir(layers)?,
             desired: layers.get("desired").map(directory).transpose()?,
             reality: layers.get("reality").map(one_of::<Reality>).transpose()?.unwrap_or_default(),
@@ -187,6 +195,7 @@ impl Config {
                 filter: log_filter(layers)?,
             },
             tokens,
+            orchestrator: orchestrator.used(),
         })
     }
 }

@@ -97,3 +97,24 @@ fn every_key_has_a_flag_and_a_variable() {
     assert_eq!(flag_name("dataDir"), "--data-dir");
     assert_eq!(variable_name("tokenFile"), "GAIA_TOKEN_FILE");
 }
+
+#[test]
+fn settings_of_gaias_own_orchestrator_are_taken_where_they_mean_something() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("orchestrator.yaml");
+    fs::write(
+        &file,
+        "port: 7001\ngpu_cleanup_threshold_mb: 3000\nweb_url: http://from-file:6414\nstate_dir: /shared/x\n",
+    )
+    .expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let variables = [("ORCHESTRATOR_CONFIG", file), ("ORCHESTRATOR_WEB_URL", "http://gaia-web:6414")];
+    let config = settings(&[], &variables, "").expect("valid");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7001");
+    assert_eq!(config.orchestrator.web_url.as_deref(), Some("http://gaia-web:6414"), "the environment wins");
+    assert_eq!(config.orchestrator.state_file.as_deref(), Some(Path::new("/shared/x/state.json")));
+    let config = settings(&[], &variables, "listen: 127.0.0.1:1\n").expect("valid");
+    assert_eq!(config.listen.port(), 1, "our own settings win");
+    let text = complaint(&[], &[("ORCHESTRATOR_HOST", "0.0.0.0")], "");
+    assert!(text.starts_with("ORCHESTRATOR_HOST: 0.0.0.0:6410 can be reached"), "{text}");
+}
