@@ -25,6 +25,7 @@ use crate::{
     api,
     config::{self, Config},
     controllers,
+    facades::gaia::{self, Delivery, Gaia, Hub, Legacy, WebTarget},
     gitops::{self, Gitops, files::real::RealFiles},
     registry::{ApiError, Kinds, Registry, ids::RandomIds},
     runtime::{
@@ -35,7 +36,7 @@ use crate::{
         registry_objects::RegistryObjects,
         supervisor::{Stage, Supervisor},
     },
-    server::{self, Auth, ServerMetrics, ServerState},
+    server::{self, Auth, Guest, ServerMetrics, ServerState},
     store::{EmbeddedStore, EngineError, Options, Store},
     telemetry,
 };
@@ -58,6 +59,8 @@ pub enum StartError {
     Probes(#[source] reqwest::Error),
     #[error("cannot start the thread that talks to the GPU driver")]
     Gpus(#[source] io::Error),
+    #[error("ORCHESTRATOR_WEB_URL: {0}")]
+    Web(String),
 }
 
 /// What people most often need to know about a port they cannot have.
@@ -173,6 +176,7 @@ impl Parts {
         if self.config.reality == config::Reality::Docker {
             controllers::gpu::discovery::spawn(&context, &mut supervisor);
         }
+        let guest = self.spawn_facade(&mut supervisor)?;
         let state = ServerState {
             registry: self.registry,
             shutdown: supervisor.token(Stage::Intake),
@@ -182,13 +186,38 @@ impl Parts {
             metrics: server_metrics,
             exposition: Arc::new(exposition),
         };
-        supervisor.spawn(Stage::Intake, "server", |stop| server::serve(listener, server::router(state), stop));
+        supervisor
+            .spawn(Stage::Intake, "server", |stop| server::serve(listener, server::with_guest(state, guest), stop));
         lifecycle.enter(readiness::Stage::Serving);
         Ok(supervisor)
     }
 
     fn objects(&self) -> RegistryObjects {
         RegistryObjects { registry: self.registry.clone(), field_manager: FIELD_MANAGER }
+    }
+
+    /// The GAIA orchestrator's API, beside ours on the same listener.
+    fn spawn_facade(&self, supervisor: &mut Supervisor) -> Result<Guest, StartError> {
+        let gaia = Gaia {
+            objects: RegistryObjects { registry: self.registry.clone(), field_manager: gaia::FIELD_MANAGER },
+            containers: self.world.containers.clone(),
+            probes: self.world.probes.clone(),
+            clock: self.clock.clone(),
+            hub: Hub::new(self.clock.clone()),
+            shutdown: supervisor.token(Stage::Intake),
+        };
+        let observed = gaia.clone();
+        supervisor.spawn(Stage::Telling, "gaia-notifications", |stop| gaia::observe(observed, stop));
+        let settings = &self.config.orchestrator;
+        if let Some(target) = settings.web_url.as_deref().map(WebTarget::parse).transpose().map_err(StartError::Web)? {
+            let delivery = Delivery { hub: gaia.hub.clone(), target };
+            supervisor.spawn(Stage::Telling, "gaia-web", |stop| delivery.run(stop));
+        }
+        if let Some(file) = settings.state_file.clone() {
+            let legacy = Legacy { gaia: gaia.clone(), file };
+            supervisor.spawn(Stage::Intake, "gaia-state-file", |stop| legacy.run(stop));
+        }
+        Ok(Guest { routes: gaia::router(gaia), directory: gaia::directory() })
     }
 
     /// The writer of events, and the task that removes old ones.

@@ -11,6 +11,7 @@
 //! | [`adapters`] | how reality is touched |
 //! | [`controllers`] | what is decided |
 //! | [`gitops`] | files in |
+//! | [`facades`] | the old APIs, on our objects |
 //! | [`server`] | the API on the wire |
 //! | [`cli`] | the command line |
 //! | [`app`] | how all of it is put together |
@@ -21,6 +22,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod controllers;
+pub mod facades;
 pub mod gitops;
 pub mod registry;
 pub mod runtime;

@@ -41,6 +41,16 @@ const EXCEPTIONS: &[Exception] = &[
         path: "store",
         why: "wakes when the store's log says that somebody changed what a file states",
     },
+    Exception {
+        from: "facades",
+        path: "runtime::objects",
+        why: "the typed reads, writes and watches of the registry that controllers have",
+    },
+    Exception {
+        from: "facades",
+        path: "runtime::registry_objects",
+        why: "the typed reads, writes and watches of the registry that controllers have",
+    },
 ];
 
 struct Exception {
