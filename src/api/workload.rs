@@ -68,7 +68,8 @@ pub struct WorkloadSpec {
     /// What it has to do with GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<WorkloadGpu>,
-    /// The candidate answers while live is unhealthy, and back. Stored only; nothing acts on it yet.
+    /// The candidate answers while live is unhealthy or does not run, and live again once it has been healthy for a while.
+    /// Needs a candidate that runs: none is started for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<bool>,
     /// Leave everything as it is: observe, do not act.
@@ -89,6 +90,13 @@ pub enum Variant {
 
 impl Variant {
     pub const ALL: [Variant; 2] = [Variant::Live, Variant::Candidate];
+
+    pub fn other(self) -> Self {
+        match self {
+            Variant::Live => Variant::Candidate,
+            Variant::Candidate => Variant::Live,
+        }
+    }
 
     /// As in names and labels.
     pub fn as_str(self) -> &'static str {
@@ -320,6 +328,9 @@ pub struct VariantStatus {
     /// End of the run before, while it is wished to run. Absent once a stop was wished for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// It has been healthy without a break since then, as far as was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy_since: Option<Time>,
     /// Published, as `127.0.0.1:8080->80/TCP`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,

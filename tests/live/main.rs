@@ -1,5 +1,6 @@
 //! The real controllers on the real runtime, over simulated reality: wake-ups, convergence, drift, shutdown.
 
+mod failover;
 mod world;
 
 use std::time::Duration;

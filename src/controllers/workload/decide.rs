@@ -8,8 +8,8 @@ use kube::ResourceExt;
 
 use super::{
     conclusion::{self, Conclusion, Kind},
-    names,
-    observed::{Action, DependencySeen, DependencyState, EngineView, Named, Observed},
+    failover, names,
+    observed::{Action, DependencySeen, DependencyState, EngineView, Named, Observed, Verb},
     reason::Reason,
     status,
     variant::{self, Scene, VariantPlan, Wish},
@@ -44,8 +44,9 @@ pub fn decide(workload: &Workload, observed: &Observed, now: Timestamp) -> Workl
 /// Brings both variants where the spec wants them.
 fn converge(workload: &Workload, observed: &Observed, view: &EngineView, now: Timestamp) -> WorkloadPlan {
     let gate = gate(workload, observed);
-    let active = active(workload);
-    let [first, second] = [active, other(active)].map(|variant| {
+    let to_answer = failover::decide(workload, view, now);
+    let active = to_answer.variant;
+    let [first, second] = [active, active.other()].map(|variant| {
         let scene = Scene {
             workload,
             variant,
@@ -76,12 +77,14 @@ fn converge(workload: &Workload, observed: &Observed, view: &EngineView, now: Ti
     let (conditions, news) =
         conclusion::conditions(&status.conditions, &conclusions, workload.metadata.generation, now);
     status.conditions = conditions;
-    let wake = [first.wake_at, second.wake_at].into_iter().flatten().min();
+    let wake = [first.wake_at, second.wake_at, to_answer.wake_at].into_iter().flatten().min();
     let mut events: Vec<Note> = news.into_iter().collect();
     let stages = if suspended {
         Vec::new()
     } else {
         events.extend(first.notes.iter().chain(&second.notes).cloned());
+        let switches = first.stages.iter().flatten().any(|action| action.verb() == Verb::Attach);
+        events.extend(to_answer.note.filter(|_| switches));
         merge(first.stages, second.stages)
     };
     Plan { status: Some(status), finalizer: Finalizer::Held, stages, events, requeue: after(workload, wake, now) }
@@ -162,14 +165,7 @@ pub fn active(workload: &Workload) -> Variant {
     }
 }
 
-fn other(variant: Variant) -> Variant {
-    match variant {
-        Variant::Live => Variant::Candidate,
-        Variant::Candidate => Variant::Live,
-    }
-}
-
-fn before(workload: &Workload, variant: Variant) -> Option<&VariantStatus> {
+pub fn before(workload: &Workload, variant: Variant) -> Option<&VariantStatus> {
     let status = workload.status.as_ref()?;
     match variant {
         Variant::Live => status.live.as_ref(),

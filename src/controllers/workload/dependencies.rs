@@ -39,7 +39,7 @@ impl<O: Objects> WorkloadReconciler<O> {
         if found.metadata.deletion_timestamp.is_some() {
             return false;
         }
-        let variant = decide::active(found);
+        let variant = answering(found);
         if found.spec.node_name.as_ref().is_some_and(|node| *node != self.node) {
             return status_meets(found, variant, dependency.condition);
         }
@@ -86,6 +86,12 @@ impl<O: Objects> WorkloadReconciler<O> {
 
 fn names_of(workload: &Workload) -> Vec<String> {
     workload.spec.depends_on.iter().map(|dependency| dependency.workload.clone()).collect()
+}
+
+/// Who answers for it, which with failover may be another than the spec says.
+fn answering(found: &Workload) -> Variant {
+    let told = found.status.as_ref().and_then(|status| status.active).filter(|_| found.spec.failover == Some(true));
+    told.unwrap_or_else(|| decide::active(found))
 }
 
 fn status_meets(found: &Workload, variant: Variant, condition: DependencyCondition) -> bool {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`observed`] | what a pass sees, and what it may do: plain values |
 //! | [`observe`], [`dependencies`] | how it is seen |
-//! | [`decide`], [`variant`], [`status`], [`conclusion`] | what follows: pure |
+//! | [`decide`], [`variant`], [`failover`], [`status`], [`conclusion`] | what follows: pure |
 //! | [`apply`], [`failures`], [`puller`] | how it is brought about, and what is remembered of refusals |
 //! | [`prober`] | how containers are |
 //! | [`hints`] | who is woken when the engine tells something |
@@ -20,6 +20,7 @@ pub mod apply;
 pub mod conclusion;
 pub mod decide;
 pub mod dependencies;
+pub mod failover;
 pub mod failures;
 pub mod hints;
 pub mod names;

@@ -57,6 +57,8 @@ pub enum Reason {
     Removed,
     Renamed,
     Attached,
+    FailedOver,
+    FailedBack,
     RestartsForbidden,
     Pulled,
     None,

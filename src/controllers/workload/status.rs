@@ -24,7 +24,12 @@ pub fn absent() -> VariantStatus {
 
 /// The engine does not answer: what was known of the past stays, the present is not known.
 pub fn unknown(before: &VariantStatus) -> VariantStatus {
-    VariantStatus { state: VariantState::Unknown, health: VariantHealth::Unknown, ..before.clone() }
+    VariantStatus {
+        state: VariantState::Unknown,
+        health: VariantHealth::Unknown,
+        healthy_since: None,
+        ..before.clone()
+    }
 }
 
 /// What the container shows, with the counts that follow from the status before. `wanted`: it is wished to run.
@@ -49,8 +54,30 @@ pub fn of(
         exit_code: (container.state == ContainerState::Exited).then_some(container.exit_code),
         started_at: container.started_at.filter(|_| wanted && runs.begun).map(to_second),
         finished_at: container.finished_at.filter(|_| wanted && !running).map(to_second),
+        healthy_since: healthy_since(container, health, before, now),
         ports: if running { container.ports.iter().map(port).collect() } else { Vec::new() },
     }
+}
+
+/// Since when this run has been seen healthy without a break.
+pub fn healthy_since(
+    container: &Container,
+    health: Health,
+    before: Option<&VariantStatus>,
+    now: Timestamp,
+) -> Option<Time> {
+    if container.state != ContainerState::Running || health.health != VariantHealth::Healthy {
+        return None;
+    }
+    let same_run = |b: &&VariantStatus| {
+        b.container_id.as_deref() == Some(&container.id.0)
+            && b.healthy_since
+                .as_ref()
+                .zip(container.started_at)
+                .is_none_or(|(since, start)| since.0 >= to_second(start).0)
+    };
+    let known = before.filter(same_run).and_then(|b| b.healthy_since.clone());
+    Some(known.unwrap_or_else(|| to_second(now)))
 }
 
 /// The runs of a container since it was last wished to run.
