@@ -28,6 +28,15 @@ pub enum ProbeOutcome {
 pub trait Probes: Send + Sync + 'static {
     /// One look at `target`, which the caller has just inspected. Ends within `timeout`.
     fn probe<'a>(&'a self, target: &'a Container, action: &'a Probe, timeout: Duration) -> BoxFuture<'a, ProbeOutcome>;
+
+    /// The models that `target` says it serves: `data[].id` of what an OpenAI-compatible server answers at `path`.
+    fn models<'a>(
+        &'a self,
+        target: &'a Container,
+        port: u16,
+        path: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, String>>;
 }
 
 /// Probes over the network and through the engine.
@@ -96,6 +105,53 @@ impl Probes for NetworkProbes {
         }
         .boxed()
     }
+
+    fn models<'a>(
+        &'a self,
+        target: &'a Container,
+        port: u16,
+        path: &'a str,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, String>> {
+        async move {
+            let Some(address) = address(target, port) else {
+                return Err(format!("the container has no address at which port {port} could be asked"));
+            };
+            let slash = if path.starts_with('/') { "" } else { "/" };
+            let url = format!("http://{address}{slash}{path}");
+            let asking = async {
+                let response = self.client.get(&url).send().await.map_err(|error| innermost(&error))?;
+                if !response.status().is_success() {
+                    return Err(response.status().to_string());
+                }
+                read_models(response).await
+            };
+            let answer =
+                tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            answer.map_err(|why| format!("GET {url}: {why}"))
+        }
+        .boxed()
+    }
+}
+
+/// Lists of models are short; whatever sends more than this is something else.
+const MOST_OF_A_LIST: usize = 1024 * 1024;
+
+async fn read_models(mut response: reqwest::Response) -> Result<Vec<String>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_OF_A_LIST {
+            return Err("the answer is too long for a list of models".to_owned());
+        }
+    }
+    models_in(&body)
+}
+
+fn models_in(body: &[u8]) -> Result<Vec<String>, String> {
+    let answer: serde_json::Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
+    let data = answer["data"].as_array().ok_or("there is no list `data` in the answer")?;
+    Ok(data.iter().filter_map(|model| model["id"].as_str()).map(str::to_owned).collect())
 }
 
 /// A command in the container; 0 passes.
@@ -155,4 +211,21 @@ fn innermost(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::vllm(r#"{"object": "list", "data": [{"id": "qwen3", "object": "model"}, {"id": "b"}]}"#, Ok(vec!["qwen3", "b"]))]
+    #[case::none_yet(r#"{"data": []}"#, Ok(Vec::new()))]
+    #[case::without_ids(r#"{"data": [{"name": "x"}]}"#, Ok(Vec::new()))]
+    #[case::another_answer(r#"{"models": []}"#, Err("there is no list `data` in the answer"))]
+    fn models_are_the_ids_of_data(#[case] body: &str, #[case] expected: Result<Vec<&str>, &str>) {
+        let expected = expected.map(|ids| ids.into_iter().map(str::to_owned).collect()).map_err(str::to_owned);
+        assert_eq!(models_in(body.as_bytes()), expected);
+    }
 }

@@ -73,5 +73,13 @@ pub mod label {
     pub const DISCOVERED: &str = "gaia.dev/discovered";
 }
 
+pub mod annotation {
+    /// On a Workload: the Promotion of its namespace that changes it, or changed it last.
+    pub const PROMOTION: &str = "gaia.dev/promotion";
+}
+
 /// Held by a Workload while its containers may exist.
 pub const FINALIZER: &str = "gaia.dev/containers";
+
+/// Held by a Promotion from its first effect on: one that is deleted half way is undone first.
+pub const PROMOTION_FINALIZER: &str = "gaia.dev/promotion";

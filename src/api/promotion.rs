@@ -1,13 +1,14 @@
-//! `Promotion`: the candidate of a Workload becomes its live variant, if it proves itself.
+//! `Promotion`: the other variant of a Workload comes to answer for it, if it proves itself.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::handoff::HandoffStep;
+use super::{handoff::HandoffStep, workload::Variant};
 
-/// One try to put the candidate in the place of live. Only `cancel` can change afterwards.
+/// One try to put one variant in the place of the other: the candidate in that of live, or live back in its own. Which runs
+/// and which answers changes; what each of them is made from does not. Only `cancel` can change afterwards.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "gaia.dev",
@@ -24,31 +25,35 @@ use super::handoff::HandoffStep;
     selectable = ".spec.workload",
     selectable = ".status.phase",
     printcolumn(name = "Workload", type_ = "string", json_path = ".spec.workload"),
+    printcolumn(name = "To", type_ = "string", json_path = ".status.to"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Error", type_ = "string", json_path = ".status.error"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.workload == oldSelf.workload && self.gates == oldSelf.gates && self.onFailure == oldSelf.onFailure").message("workload, gates and onFailure cannot change: cancel it and make another"))]
+#[x_kube(validation = Rule::new("self.workload == oldSelf.workload && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && self.gates == oldSelf.gates && self.onFailure == oldSelf.onFailure").message("workload, to, gates and onFailure cannot change: cancel it and make another"))]
 #[x_kube(validation = Rule::new("!oldSelf.cancel || self.cancel").message("what was cancelled stays cancelled").field_path(".cancel"))]
 pub struct PromotionSpec {
-    /// A Workload of the same namespace that has a candidate.
+    /// A Workload of the same namespace that has both variants.
     #[schemars(length(min = 1, max = 253))]
     pub workload: String,
-    /// What the candidate must pass before it answers.
+    /// The variant that is to answer; absent: the one that does not when it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Variant>,
+    /// What the new variant must pass before it answers.
     #[serde(default)]
     pub gates: Gates,
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// Stop and bring live back. Has no effect once it is completed.
+    /// Stop, and bring the old variant back. Has no effect once it is completed.
     #[serde(default)]
     pub cancel: bool,
 }
 
-/// All of those given must be passed, within the time.
+/// All of those given must be passed, within the time that begins when the new variant is told to run.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.probes || self.minReadySeconds > 0 || has(self.command)").message("at least one gate must be given: probes, minReadySeconds or command"))]
+#[x_kube(validation = Rule::new("self.probes || self.minReadySeconds > 0 || has(self.modelLoaded) || has(self.command)").message("at least one gate must be given: probes, minReadySeconds, modelLoaded or command"))]
 #[x_kube(validation = Rule::new("self.minReadySeconds < self.timeoutSeconds").message("must be less than timeoutSeconds").field_path(".minReadySeconds"))]
 #[x_kube(validation = Rule::new("!has(self.command) || self.command.timeoutSeconds <= self.timeoutSeconds").message("the command may take longer than all gates together").field_path(".command"))]
 pub struct Gates {
@@ -59,6 +64,8 @@ pub struct Gates {
     #[serde(default = "default_min_ready")]
     pub min_ready_seconds: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_loaded: Option<ModelLoaded>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<GateCommand>,
     /// Seconds for all gates together.
     #[serde(default = "default_timeout")]
@@ -68,7 +75,13 @@ pub struct Gates {
 
 impl Default for Gates {
     fn default() -> Self {
-        Self { probes: true, min_ready_seconds: default_min_ready(), command: None, timeout_seconds: default_timeout() }
+        Self {
+            probes: true,
+            min_ready_seconds: default_min_ready(),
+            model_loaded: None,
+            command: None,
+            timeout_seconds: default_timeout(),
+        }
     }
 }
 
@@ -85,7 +98,28 @@ fn default_command_timeout() -> u32 {
     60
 }
 
-/// Run once in the candidate's container when the other gates are passed; exit code 0 passes.
+/// It lists the model among those it serves, as OpenAI's API does (`data[].id`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelLoaded {
+    /// The container's port; asked at the container's address, or at the published port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    #[serde(default = "default_models_path")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+    /// Absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub model: Option<String>,
+}
+
+fn default_models_path() -> String {
+    "/v1/models".to_owned()
+}
+
+/// Run in the new variant's container when the other gates are passed; exit code 0 passes. Once, but again when gaia is
+/// restarted meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateCommand {
@@ -98,7 +132,7 @@ pub struct GateCommand {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnFailure {
-    /// Live comes back as it was.
+    /// Everything comes back as it was.
     #[default]
     Rollback,
     /// Everything stays as it is at that moment, for somebody to look.
@@ -112,10 +146,16 @@ pub struct PromotionStatus {
     pub observed_generation: Option<i64>,
     #[serde(default)]
     pub phase: PromotionPhase,
+    /// The variant that is to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Variant>,
+    /// How it was before, and will be again if this fails. Present once it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
     /// What was done, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<HandoffStep>,
-    /// Hash of the container spec that was live before.
+    /// Hash of the container spec that answered before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_revision: Option<String>,
     /// Hash of the container spec that is promoted.
@@ -132,15 +172,34 @@ pub struct PromotionStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// What a promotion changes about a Workload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Before {
+    pub active: Variant,
+    pub live_running: bool,
+    pub candidate_running: bool,
+}
+
+impl Before {
+    pub fn running(&self, variant: Variant) -> bool {
+        match variant {
+            Variant::Live => self.live_running,
+            Variant::Candidate => self.candidate_running,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum PromotionPhase {
     #[default]
     Pending,
-    /// Live lets go of what the candidate needs.
+    /// The cards go from the old variant to the new one.
     Releasing,
+    /// The variant that is to answer, whichever it is.
     StartingCandidate,
     Gating,
-    /// The name moves to the candidate, and the templates are swapped.
+    /// The name moves to the new variant, and the old one is stopped.
     Switching,
     RollingBack,
     Completed,
@@ -168,19 +227,24 @@ impl PromotionPhase {
 }
 
 /// Reasons of a promotion's conditions, its events and its metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr, strum::EnumString)]
 pub enum PromotionReason {
     Progressing,
     Completed,
     Cancelled,
     NoSuchWorkload,
+    /// The workload has one variant only.
     NoCandidate,
     AnotherInProgress,
+    /// Files, or somebody else who applies, state a field that would have to change.
+    FieldsOwned,
     /// Refused before anything was stopped.
     DoesNotFit,
     CandidateFailed,
     ProbesFailed,
+    ModelNotLoaded,
     CommandFailed,
+    HandoffFailed,
     DeadlineExceeded,
     RollbackFailed,
 }

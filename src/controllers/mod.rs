@@ -2,6 +2,7 @@
 //! two writers.
 
 pub mod gpu;
+pub mod promotion;
 pub mod workload;
 
 use std::sync::Arc;
@@ -47,12 +48,19 @@ pub const CONTROLLERS: &[Controller] = &[
         writes_status_of: "Workload",
         acts_on: &["containers"],
     },
+    Controller {
+        name: "promotion",
+        reads: &["Promotion", "Workload", "Handoff", "Gpu", "containers", "probes"],
+        writes_status_of: "Promotion",
+        acts_on: &["Workload", "Handoff", "containers"],
+    },
     Controller { name: "gpu", reads: &["Gpu", "gpus", "containers"], writes_status_of: "Gpu", acts_on: &[] },
 ];
 
 /// Starts every controller.
 pub fn spawn_all<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     workload::spawn(context, supervisor);
+    promotion::spawn(context, supervisor);
     gpu::spawn(context, supervisor);
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{future::BoxFuture, stream::BoxStream};
 use kube::runtime::watcher;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::registry::{ApiResult, ObjectName};
 
@@ -48,6 +49,10 @@ pub trait Objects: Clone + Send + Sync + 'static {
     /// Nothing but `metadata.finalizers`, compared on the resourceVersion in `object`. A write of its own, so that it
     /// cannot touch (or come to own) a field of the spec.
     fn set_finalizers<K: Object>(&self, object: &K, finalizers: Vec<String>) -> BoxFuture<'_, ApiResult<Arc<K>>>;
+
+    /// A merge patch of single fields: of the others none is touched, and none comes to be owned by us. A
+    /// `metadata.resourceVersion` in it is compared.
+    fn merge<K: Object>(&self, name: &ObjectName, patch: Value) -> BoxFuture<'_, ApiResult<Arc<K>>>;
 
     fn delete<K: Object>(&self, name: &ObjectName) -> BoxFuture<'_, ApiResult<()>>;
 }

@@ -107,10 +107,15 @@ impl Objects for RegistryObjects {
             "finalizers": finalizers, "resourceVersion": object.meta().resource_version, "uid": object.meta().uid,
         }});
         let name = name_of(object);
+        async move { self.merge(&name?, patch).await }.boxed()
+    }
+
+    fn merge<K: Object>(&self, name: &ObjectName, patch: Value) -> BoxFuture<'_, ApiResult<Arc<K>>> {
+        let name = name.clone();
         async move {
             let kind = self.kind::<K>()?;
             let options = self.options(Subresource::Main);
-            let written = self.registry.patch(&kind, &name?, Patch::Merge(patch), &options).await?;
+            let written = self.registry.patch(&kind, &name, Patch::Merge(patch), &options).await?;
             typed(&written.version.object).map(Arc::new)
         }
         .boxed()

@@ -205,7 +205,7 @@ pub const CASES: &[Case] = &[
     ),
     state(
         "Promotion",
-        "at least one gate must be given: probes, minReadySeconds or command",
+        "at least one gate must be given: probes, minReadySeconds, modelLoaded or command",
         r#"{"spec": {"gates": {"probes": false, "minReadySeconds": 0, "command": {"command": ["true"]}}}}"#,
         r#"{"spec": {"gates": {"probes": false, "minReadySeconds": 0}}}"#,
     ),
@@ -223,10 +223,30 @@ pub const CASES: &[Case] = &[
     ),
     change(
         "Promotion",
-        "workload, gates and onFailure cannot change: cancel it and make another",
+        "workload, to, gates and onFailure cannot change: cancel it and make another",
         "{}",
         r#"{"spec": {"cancel": true}}"#,
         r#"{"spec": {"gates": {"probes": false}}}"#,
+    ),
+    change(
+        "Promotion",
+        "workload, to, gates and onFailure cannot change: cancel it and make another",
+        r#"{"spec": {"to": "Live"}}"#,
+        r#"{"spec": {"to": "Live", "cancel": true}}"#,
+        r#"{"spec": {"to": "Candidate"}}"#,
+    ),
+    change(
+        "Promotion",
+        "workload, to, gates and onFailure cannot change: cancel it and make another",
+        "{}",
+        r#"{"spec": {"onFailure": "Rollback"}}"#,
+        r#"{"spec": {"to": "Live"}}"#,
+    ),
+    state(
+        "Promotion",
+        "at least one gate must be given: probes, minReadySeconds, modelLoaded or command",
+        r#"{"spec": {"gates": {"probes": false, "minReadySeconds": 0, "modelLoaded": {"port": 8000}}}}"#,
+        r#"{"spec": {"gates": {"probes": false, "minReadySeconds": 0}}}"#,
     ),
     change(
         "Promotion",

@@ -50,6 +50,31 @@ impl Probes for SimulatedProbes {
         }
         .boxed()
     }
+
+    /// A process that answers serves what its arguments name, as vLLM does, else a model called like its image.
+    fn models<'a>(
+        &'a self,
+        target: &'a Container,
+        port: u16,
+        _: &'a str,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Vec<String>, String>> {
+        async move {
+            match self.answer(target, port) {
+                ProbeOutcome::Success => {}
+                ProbeOutcome::Failure(why) | ProbeOutcome::Unknown(why) => return Err(why),
+            }
+            let specs = self.containers.specs();
+            let spec = specs.iter().find(|(seen, ..)| seen.id == target.id).map(|(_, spec, _)| spec);
+            let args = spec.and_then(|spec| spec.args.as_deref()).unwrap_or_default();
+            let named = ["--served-model-name", "--model"].into_iter().find_map(|flag| {
+                let at = args.iter().position(|arg| arg == flag)?;
+                args.get(at + 1).cloned()
+            });
+            Ok(vec![named.unwrap_or_else(|| target.image.clone())])
+        }
+        .boxed()
+    }
 }
 
 #[cfg(test)]
