@@ -253,6 +253,7 @@ impl Parts {
             objects: self.objects(),
             containers: self.world.containers.clone(),
             probes: self.world.probes.clone(),
+            peers: self.world.peers.clone(),
             gpus: self.world.gpus.clone(),
             recorder,
             clock: self.clock.clone(),

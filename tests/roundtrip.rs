@@ -55,9 +55,16 @@ fn missing(said: &Value, kept: &Value, at: &str) -> Vec<String> {
         }
         // `8` and `8.0`.
         (Value::Number(said), Value::Number(kept)) if said.as_f64() == kept.as_f64() => Vec::new(),
+        // `…:00Z` and `…:00.000000Z`.
+        (Value::String(said), Value::String(kept)) if same_moment(said, kept) => Vec::new(),
         _ if said == kept => Vec::new(),
         _ => vec![format!("{at}: {said} became {kept}")],
     }
+}
+
+fn same_moment(said: &str, kept: &str) -> bool {
+    let moment = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    moment(said).is_some_and(|at| moment(kept) == Some(at))
 }
 
 fn says_nothing(value: &Value) -> bool {

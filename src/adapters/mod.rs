@@ -2,5 +2,6 @@
 
 pub mod containers;
 pub mod gpus;
+pub mod peers;
 pub mod probes;
 pub mod simulated;

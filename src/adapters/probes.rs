@@ -185,7 +185,7 @@ pub(super) fn probe_engine_health(target: &Container) -> ProbeOutcome {
 }
 
 /// The container's own address, else (host networking, an engine elsewhere) where the port is published.
-fn address(target: &Container, port: u16) -> Option<SocketAddr> {
+pub(super) fn address(target: &Container, port: u16) -> Option<SocketAddr> {
     let own = target.attachments.iter().find_map(|attachment| attachment.ip.as_ref()?.parse::<IpAddr>().ok());
     if let Some(ip) = own {
         return Some(SocketAddr::new(ip, port));
@@ -205,7 +205,7 @@ fn no_address(port: u16) -> ProbeOutcome {
 }
 
 /// What lies at the bottom of an error: "connection refused" rather than "error sending request".
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

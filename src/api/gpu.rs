@@ -166,8 +166,9 @@ impl Default for Cleanup {
     }
 }
 
+/// The driver alone keeps half a gigabyte on many cards.
 fn default_free_below() -> String {
-    "500Mi".to_owned()
+    "1Gi".to_owned()
 }
 fn default_cleanup_timeout() -> u32 {
     120

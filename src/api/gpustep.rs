@@ -31,13 +31,19 @@ pub struct ReleaseStep {
     pub stop: Option<NoSettings>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<NoSettings>,
-    /// Seconds until it counts as failed and the next one is tried.
+    /// Seconds for the step to be answered, and again as many for the memory to come free; then the next one is tried.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 3600))]
     pub timeout_seconds: u32,
+    /// The memory must come free by it. False: it only tells somebody, and the next step follows at once.
+    #[serde(default = "yes")]
+    pub verify: bool,
+    /// When it fails, the whole handoff fails, instead of going on with the next step.
+    #[serde(default)]
+    pub required: bool,
 }
 
-/// One thing to do when the memory may be used again, in order; all of them must succeed. Exactly one kind.
+/// One thing to do when the memory may be used again, in order; all that are required must succeed. Exactly one kind.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.http) ? 1 : 0) + (has(self.vllmWake) ? 1 : 0) + (has(self.ollamaLoad) ? 1 : 0) + (has(self.llamaCppLoad) ? 1 : 0) + (has(self.exec) ? 1 : 0) + (has(self.start) ? 1 : 0) == 1").message("exactly one of http, vllmWake, ollamaLoad, llamaCppLoad, exec and start must be given"))]
@@ -56,19 +62,29 @@ pub struct AcquireStep {
     /// The container, and wait until its readiness probe passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<NoSettings>,
+    /// Seconds for it to succeed; requests that are not answered are tried again meanwhile.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 3600))]
     pub timeout_seconds: u32,
+    /// False: its failure is told, and the handoff goes on.
+    #[serde(default = "yes")]
+    pub required: bool,
 }
 
 fn default_timeout() -> u32 {
     30
 }
 
-/// A request; any 2xx is success. To the workload's own container (`port` and `path`), or to somebody else (`url`).
+fn yes() -> bool {
+    true
+}
+
+/// A request; any 2xx is success. To the workload's own container (`port` and `path`), to the active variant of another
+/// `workload`, or to somebody else (`url`).
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.url) != has(self.port)").message("exactly one of url and port must be given"))]
+#[x_kube(validation = Rule::new("!has(self.workload) || has(self.port)").message("workload goes with port; a url names its host").field_path(".workload"))]
 #[x_kube(validation = Rule::new("!has(self.path) || has(self.port)").message("path goes with port; a url has its own").field_path(".path"))]
 pub struct HttpStep {
     #[serde(default)]
@@ -76,6 +92,10 @@ pub struct HttpStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = "^https?://[^/]"))]
     pub url: Option<String>,
+    /// Another Workload of the same namespace, instead of the step's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 50))]
+    pub workload: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,

@@ -1,6 +1,6 @@
 //! `Handoff`: one change of a card's holder, from the first step to its end or back.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,8 @@ pub struct HandoffSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub reason: String,
-    /// Seconds for the whole of it; after that it is rolled back.
+    /// Seconds until the card must have changed hands; after that it is rolled back. What the new holder then does to take it
+    /// has time-outs of its own.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: u32,
@@ -87,9 +88,9 @@ pub struct HandoffStatus {
     #[schemars(range(max = 100))]
     pub progress_pct: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completed_at: Option<Time>,
+    pub completed_at: Option<MicroTime>,
     /// The fencing token of the card when it began: a higher one later says that the lease has moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_token: Option<i64>,
@@ -164,14 +165,14 @@ pub struct HandoffStep {
     pub stage: StepStage,
     pub outcome: StepOutcome,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum StepStage {
     /// The old holder lets go.
     #[default]
@@ -193,7 +194,7 @@ pub enum StepOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemorySample {
-    pub at: Time,
+    pub at: MicroTime,
     pub used_mib: u64,
 }
 
@@ -201,6 +202,9 @@ pub struct MemorySample {
 #[serde(rename_all = "camelCase")]
 pub struct Rollback {
     pub outcome: StepOutcome,
+    /// The new holder has let go again: the lease may go back.
+    #[serde(default)]
+    pub return_lease: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<HandoffStep>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,6 +217,7 @@ pub enum HandoffReason {
     Progressing,
     Completed,
     Cancelled,
+    NoSuchGpu,
     /// The card was not held by `from`.
     WrongHolder,
     AnotherInProgress,
@@ -222,6 +227,11 @@ pub enum HandoffReason {
     LeaseLost,
     RecipientFailed,
     DeadlineExceeded,
+    /// Somebody deletes the object.
+    Deleted,
+    /// The claim it was made for is over.
+    ClaimEnded,
+    RollingBack,
 }
 
 #[cfg(test)]

@@ -260,13 +260,17 @@ pub struct ExecProbe {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DockerProbe {}
 
-/// What a workload has to do with GPUs. Served and stored; the GPU controllers act on it.
+/// What a workload has to do with GPUs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadGpu {
     /// Names of the `Gpu` objects it uses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
+    /// It runs whether it holds the cards or not, and uses them only once its acquire steps told it to. Otherwise it is not
+    /// started before it holds them.
+    #[serde(default)]
+    pub runs_without: bool,
     /// Kubernetes quantity: what it needs on the card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = quantity::PATTERN))]

@@ -6,10 +6,12 @@ use crate::{
     adapters::{
         containers::{Containers, docker::DockerEngine},
         gpus::Gpus,
+        peers::{HttpPeers, Peers},
         probes::{NetworkProbes, Probes},
         simulated::{
             containers::{Behaviour, Image, Images, SimulatedContainers},
             gpus::SimulatedGpus,
+            peers::SimulatedPeers,
             probes::SimulatedProbes,
         },
     },
@@ -24,6 +26,7 @@ const CARDS: usize = 1;
 pub struct World {
     pub containers: Arc<dyn Containers>,
     pub probes: Arc<dyn Probes>,
+    pub peers: Arc<dyn Peers>,
     /// None: nobody asks the driver of this host.
     pub gpus: Option<Arc<dyn Gpus>>,
 }
@@ -33,7 +36,7 @@ impl World {
     pub fn docker(gpus: Option<Arc<dyn Gpus>>) -> Result<Self, reqwest::Error> {
         let containers: Arc<dyn Containers> = Arc::new(DockerEngine::from_env());
         let probes = Arc::new(NetworkProbes::new(containers.clone())?);
-        Ok(Self { containers, probes, gpus })
+        Ok(Self { containers, probes, peers: Arc::new(HttpPeers::new()?), gpus })
     }
 
     /// Around a simulated engine.
@@ -41,6 +44,7 @@ impl World {
         Self {
             containers: Arc::new(engine.clone()),
             probes: Arc::new(SimulatedProbes::new(engine.clone())),
+            peers: Arc::new(SimulatedPeers::new(engine.clone())),
             gpus: Some(Arc::new(SimulatedGpus::of_24_gib(engine.clone(), CARDS))),
         }
     }

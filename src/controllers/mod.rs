@@ -2,13 +2,15 @@
 //! two writers.
 
 pub mod gpu;
+pub mod gpuclaim;
+pub mod handoff;
 pub mod promotion;
 pub mod workload;
 
 use std::sync::Arc;
 
 use crate::{
-    adapters::{containers::Containers, gpus::Gpus, probes::Probes},
+    adapters::{containers::Containers, gpus::Gpus, peers::Peers, probes::Probes},
     runtime::{clock::Clock, events::Recorder, metrics::RuntimeMetrics, objects::Objects, supervisor::Supervisor},
 };
 
@@ -18,6 +20,7 @@ pub struct Context<O: Objects> {
     pub objects: O,
     pub containers: Arc<dyn Containers>,
     pub probes: Arc<dyn Probes>,
+    pub peers: Arc<dyn Peers>,
     /// None where no driver can be asked: then no card is known, which is not the same as no card.
     pub gpus: Option<Arc<dyn Gpus>>,
     pub recorder: Recorder,
@@ -44,7 +47,7 @@ pub struct Controller {
 pub const CONTROLLERS: &[Controller] = &[
     Controller {
         name: "workload",
-        reads: &["Workload", "containers", "probes"],
+        reads: &["Workload", "Gpu", "Handoff", "containers", "probes"],
         writes_status_of: "Workload",
         acts_on: &["containers"],
     },
@@ -54,7 +57,19 @@ pub const CONTROLLERS: &[Controller] = &[
         writes_status_of: "Promotion",
         acts_on: &["Workload", "Handoff", "containers"],
     },
-    Controller { name: "gpu", reads: &["Gpu", "gpus", "containers"], writes_status_of: "Gpu", acts_on: &[] },
+    Controller {
+        name: "gpu",
+        reads: &["Gpu", "GpuClaim", "Handoff", "Workload", "gpus", "containers"],
+        writes_status_of: "Gpu",
+        acts_on: &[],
+    },
+    Controller { name: "gpuclaim", reads: &["GpuClaim", "Gpu"], writes_status_of: "GpuClaim", acts_on: &[] },
+    Controller {
+        name: "handoff",
+        reads: &["Handoff", "Gpu", "GpuClaim", "Workload", "gpus", "containers"],
+        writes_status_of: "Handoff",
+        acts_on: &["containers", "peers"],
+    },
 ];
 
 /// Starts every controller.
@@ -62,6 +77,8 @@ pub fn spawn_all<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) 
     workload::spawn(context, supervisor);
     promotion::spawn(context, supervisor);
     gpu::spawn(context, supervisor);
+    gpuclaim::spawn(context, supervisor);
+    handoff::spawn(context, supervisor);
 }
 
 #[cfg(test)]

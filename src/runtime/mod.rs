@@ -18,7 +18,7 @@
 //! |---|---|
 //! | [`reconciler`] | what is a pass, and what follows from how it ended |
 //! | [`queue`] | who runs the passes, one at a time per object |
-//! | [`wakeups`] | how anything else asks for a pass |
+//! | [`wakeups`], [`follow`] | how anything else asks for a pass |
 //! | [`backoff`] | how long to wait after failures |
 //! | [`objects`], [`registry_objects`] | how controllers see objects |
 //! | [`events`], [`event_writer`] | how people are told |
@@ -30,6 +30,7 @@ pub mod backoff;
 pub mod clock;
 pub mod event_writer;
 pub mod events;
+pub mod follow;
 pub mod metrics;
 pub mod objects;
 pub mod queue;

@@ -373,4 +373,10 @@ pub const CASES: &[Case] = &[
         r#"{"spec": {"gpu": {"acquireSteps": [{"http": {"port": 8766, "path": "/study/gpu-ready"}}]}}}"#,
         r#"{"spec": {"gpu": {"acquireSteps": [{"http": {"url": "http://gaia-core:6415", "path": "/x"}}]}}}"#,
     ),
+    state(
+        "Workload",
+        "workload goes with port; a url names its host",
+        r#"{"spec": {"gpu": {"acquireSteps": [{"http": {"workload": "gaia-core", "port": 6415}}]}}}"#,
+        r#"{"spec": {"gpu": {"acquireSteps": [{"http": {"workload": "gaia-core", "url": "http://gaia-core:6415"}}]}}}"#,
+    ),
 ];

@@ -14,7 +14,7 @@ use gaia::{
     registry::{ApiResult, ObjectName},
     runtime::{objects::Objects, registry_objects::RegistryObjects},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
@@ -166,7 +166,7 @@ impl Judge {
         card.handoff = Some(own);
         let fate = self.script.get();
         let at = Some(Time(jiff::Timestamp::now()));
-        status.started_at = status.started_at.or(at.clone());
+        status.started_at = status.started_at.or(at.clone().map(|at| MicroTime(at.0)));
         let mut fails = |phase, reason: HandoffReason, error: &str| {
             status.phase = phase;
             status.error = Some(error.to_owned());
@@ -193,7 +193,7 @@ impl Judge {
             }
         }
         if status.phase.is_terminal() {
-            status.completed_at = at;
+            status.completed_at = at.map(|at| MicroTime(at.0));
             card.handoff = None;
         }
         gpu.status = Some(card);

@@ -1,6 +1,7 @@
 //! The real controllers on the real runtime, over simulated reality: wake-ups, convergence, drift, shutdown.
 
 mod failover;
+mod handoffs;
 mod promotions;
 mod world;
 

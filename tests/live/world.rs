@@ -10,6 +10,7 @@ use gaia::{
         simulated::{
             containers::{Images, SimulatedContainers},
             gpus::SimulatedGpus,
+            peers::SimulatedPeers,
             probes::SimulatedProbes,
         },
     },
@@ -73,6 +74,7 @@ impl World {
             objects: self.objects.clone(),
             containers: Arc::new(self.engine.clone()),
             probes: Arc::new(SimulatedProbes::new(self.engine.clone())),
+            peers: Arc::new(SimulatedPeers::new(self.engine.clone())),
             gpus: Some(Arc::new(SimulatedGpus::of_24_gib(self.engine.clone(), 1))),
             recorder,
             clock: self.clock.clone(),

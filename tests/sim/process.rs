@@ -10,7 +10,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use gaia::{
-    adapters::simulated::probes::SimulatedProbes,
+    adapters::simulated::{peers::SimulatedPeers, probes::SimulatedProbes},
     api,
     api::workload::Workload,
     controllers::{
@@ -92,6 +92,7 @@ async fn run(world: &World) -> ApiError {
         objects: RegistryObjects { registry, field_manager: "gaia" },
         containers: Arc::new(Seam::new(world.engine.clone(), world.bug)),
         probes: Arc::new(SimulatedProbes::new(world.engine.clone())),
+        peers: Arc::new(SimulatedPeers::new(world.engine.clone())),
         // No controller that looks at cards runs here.
         gpus: None,
         recorder,

@@ -3,4 +3,5 @@
 
 pub mod containers;
 pub mod gpus;
+pub mod peers;
 pub mod probes;

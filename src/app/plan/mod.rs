@@ -125,6 +125,7 @@ fn context(
         objects: RegistryObjects { registry: registry.clone(), field_manager: FIELD_MANAGER },
         containers: world.containers,
         probes: world.probes,
+        peers: world.peers,
         gpus: world.gpus,
         recorder,
         clock,

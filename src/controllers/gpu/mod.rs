@@ -1,13 +1,15 @@
-//! GPUs: what is seen on the cards that somebody declared.
+//! GPUs: what is seen on the cards, and who holds them.
 //!
-//! Reads Gpus, the cards and the containers of the processes on them; writes the status of Gpus and nobody else's, and
-//! touches nothing. Nothing tells when a card changes, so each is looked at every [`decide::LOOK`]. Who holds a card is not
-//! decided here: holder, lease and queue stay as they are.
+//! Reads Gpus, the cards and the containers of the processes on them, and everybody who wants a card ([`holding`]); writes
+//! the status of Gpus and nobody else's. That status is the one truth about who holds a card, and [`leases`] the one place
+//! that changes it. Nothing tells when a card changes, so each is looked at every [`decide::LOOK`].
 //!
 //! A reading that differs from the last one by noise alone is not written; [`decide`] says what noise is.
 
 pub mod decide;
 pub mod discovery;
+pub mod holding;
+pub mod leases;
 #[cfg(test)]
 mod tests;
 
@@ -16,36 +18,59 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use self::decide::{Observed, Unread};
+use self::{
+    decide::{Observed, Unread},
+    leases::Action,
+};
 use super::Context;
 use crate::{
     adapters::{
         containers::{Container, Containers, EngineResult},
         gpus::{GpuDevice, Gpus},
     },
-    api::gpu::{Gpu, GpuStatus},
+    api::{
+        gpu::{Gpu, GpuStatus},
+        gpuclaim::GpuClaim,
+        handoff::Handoff,
+        workload::Workload,
+    },
+    registry::{ApiResult, ObjectName, Reason},
     runtime::{
+        follow::follow,
         objects::Objects,
         queue::Queue,
-        reconciler::{Driver, PassError, Plan, Reconciler},
+        reconciler::{Driver, PassError, Plan, Reconciler, Requeue, name_of},
         supervisor::{Stage, Supervisor},
-        wakeups::Wakeups,
+        wakeups::{Wake, Wakeups},
     },
 };
 
 /// A driver may hang on a card that is lost.
 const DRIVER_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What a pass sees: the card, and everybody who has or wants it.
+pub struct Seen {
+    pub reading: Observed,
+    pub world: holding::World,
+    pub handoffs: Vec<Arc<Handoff>>,
+}
+
 /// The controller. It remembers nothing.
-pub struct GpuReconciler {
+pub struct GpuReconciler<O: Objects> {
+    objects: O,
     gpus: Option<Arc<dyn Gpus>>,
     containers: Arc<dyn Containers>,
     node: String,
 }
 
-impl GpuReconciler {
-    pub fn new<O: Objects>(context: &Context<O>) -> Self {
-        Self { gpus: context.gpus.clone(), containers: context.containers.clone(), node: context.node.clone() }
+impl<O: Objects> GpuReconciler<O> {
+    pub fn new(context: &Context<O>) -> Self {
+        Self {
+            objects: context.objects.clone(),
+            gpus: context.gpus.clone(),
+            containers: context.containers.clone(),
+            node: context.node.clone(),
+        }
     }
 
     async fn cards(&self) -> Result<Vec<GpuDevice>, Unread> {
@@ -64,42 +89,96 @@ impl GpuReconciler {
     }
 }
 
-impl Reconciler for GpuReconciler {
-    type Object = Gpu;
-    type Status = GpuStatus;
-    type Observed = Observed;
-    type Action = Infallible;
-
-    const NAME: &'static str = "gpu";
-    const FINALIZER: Option<&'static str> = None;
-
-    async fn observe(&self, gpu: &Gpu) -> Result<Observed, PassError> {
+impl<O: Objects> GpuReconciler<O> {
+    async fn reading(&self, gpu: &Gpu) -> Observed {
         let mut observed = Observed { node: self.node.clone(), cards: Ok(Vec::new()), users: Ok(Vec::new()) };
-        if decide::is_elsewhere(gpu, &self.node) {
-            return Ok(observed);
-        }
         observed.cards = self.cards().await;
         let card = observed.cards.as_deref().ok().and_then(|cards| decide::meant(&gpu.spec.device, cards));
         if let Some(card) = card {
             observed.users = self.users(card).await.map_err(|error| error.to_string());
         }
-        Ok(observed)
+        observed
     }
 
-    fn decide(gpu: &Gpu, observed: &Observed, now: Timestamp) -> Plan<GpuStatus, Infallible> {
-        decide::decide(gpu, observed, now)
-    }
-
-    async fn apply(&self, _: &Gpu, action: &Infallible) -> Result<(), PassError> {
-        match *action {}
-    }
-
-    fn action_name(action: &Infallible) -> &'static str {
-        match *action {}
+    async fn world(&self) -> ApiResult<holding::World> {
+        Ok(holding::World {
+            gpus: self.objects.list::<Gpu>(None).await?,
+            claims: self.objects.list::<GpuClaim>(None).await?,
+            workloads: self.objects.list::<Workload>(None).await?,
+        })
     }
 }
 
-/// Starts the controller's one task.
+impl<O: Objects> Reconciler for GpuReconciler<O> {
+    type Object = Gpu;
+    type Status = GpuStatus;
+    type Observed = Seen;
+    type Action = Action;
+
+    const NAME: &'static str = "gpu";
+    const FINALIZER: Option<&'static str> = None;
+
+    async fn observe(&self, gpu: &Gpu) -> Result<Seen, PassError> {
+        if decide::is_elsewhere(gpu, &self.node) {
+            let reading = Observed { node: self.node.clone(), cards: Ok(Vec::new()), users: Ok(Vec::new()) };
+            return Ok(Seen { reading, world: holding::World::default(), handoffs: Vec::new() });
+        }
+        let read = |source| PassError::Objects { doing: "read claims and handoffs", source };
+        let reading = self.reading(gpu).await;
+        let mut world = self.world().await.map_err(read)?;
+        // The card itself as this pass knows it: what is written is compared with that version.
+        for known in &mut world.gpus {
+            if known.metadata.uid == gpu.metadata.uid {
+                *known = Arc::new(gpu.clone());
+            }
+        }
+        let handoffs = self.objects.list::<Handoff>(None).await.map_err(read)?;
+        Ok(Seen { reading, world, handoffs })
+    }
+
+    fn decide(gpu: &Gpu, seen: &Seen, now: Timestamp) -> Plan<GpuStatus, Action> {
+        let told = decide::decide(gpu, &seen.reading, now);
+        let Some(mut status) = told.status else { return Plan::leave() };
+        let leases = leases::decide(gpu, &mut status, &seen.world, &seen.handoffs, now);
+        let requeue = match (told.requeue, leases.wake_at) {
+            (Requeue::After(wait), Some(at)) => Requeue::After(wait.min(until(at, now))),
+            (Requeue::OnChange, Some(at)) => Requeue::After(until(at, now)),
+            (requeue, _) => requeue,
+        };
+        let events = told.events.into_iter().chain(leases.notes).collect();
+        Plan { status: Some(status), stages: vec![leases.actions], events, requeue, ..Plan::leave() }
+    }
+
+    async fn apply(&self, _: &Gpu, action: &Action) -> Result<(), PassError> {
+        let done = match action {
+            // Somebody else's of that name, or this one a moment ago: the next pass finds out.
+            Action::Create(handoff) => match self.objects.create(Handoff::clone(handoff)).await {
+                Err(error) if error.reason == Reason::AlreadyExists => Ok(()),
+                made => made.map(drop),
+            },
+            Action::Prune(name) => self.objects.delete::<Handoff>(name).await,
+        };
+        done.map_err(|source| PassError::Objects { doing: "write the handoff", source })
+    }
+
+    fn action_name(action: &Action) -> &'static str {
+        match action {
+            Action::Create(_) => "CreateHandoff",
+            Action::Prune(_) => "PruneHandoff",
+        }
+    }
+
+    /// Claims are over all cards: what changes on one may free another's.
+    fn related(_: &Gpu, all: &[Arc<Gpu>]) -> Vec<ObjectName> {
+        if all.len() > 1 { all.iter().map(|gpu| name_of(&**gpu)).collect() } else { Vec::new() }
+    }
+}
+
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}
+
+/// Starts the controller's tasks.
 pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     let driver = Driver::new(
         Arc::new(GpuReconciler::new(context)),
@@ -109,9 +188,30 @@ pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
         context.metrics.clone(),
         context.seed,
     );
-    let queue = Queue::new(Arc::new(driver), Wakeups::default());
+    let wakeups = Wakeups::default();
+    let queue = Queue::new(Arc::new(driver), wakeups.clone());
     supervisor.spawn(Stage::Controllers, "gpus", |shutdown| async move {
         queue.run(shutdown).await;
+        Ok::<(), Infallible>(())
+    });
+    let (objects, wake) = (context.objects.clone(), wakeups.clone());
+    supervisor.spawn(Stage::Controllers, "gpu-claims-followed", |shutdown| async move {
+        follow(objects, wake, |_: &GpuClaim| vec![Wake::Everything], shutdown).await;
+        Ok::<(), Infallible>(())
+    });
+    let (objects, wake) = (context.objects.clone(), wakeups.clone());
+    supervisor.spawn(Stage::Controllers, "gpu-handoffs-followed", |shutdown| async move {
+        let card = |handoff: &Handoff| vec![Wake::One(ObjectName { namespace: None, name: handoff.spec.gpu.clone() })];
+        follow(objects, wake, card, shutdown).await;
+        Ok::<(), Infallible>(())
+    });
+    let objects = context.objects.clone();
+    supervisor.spawn(Stage::Controllers, "gpu-workloads-followed", |shutdown| async move {
+        let cards = |workload: &Workload| {
+            let members = workload.spec.gpu.iter().flat_map(|gpu| gpu.members.clone());
+            members.map(|name| Wake::One(ObjectName { namespace: None, name })).collect()
+        };
+        follow(objects, wakeups, cards, shutdown).await;
         Ok::<(), Infallible>(())
     });
 }

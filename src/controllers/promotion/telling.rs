@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{PromotionPlan, observed::Action};
 use crate::{
@@ -136,7 +136,7 @@ fn enter(status: &mut PromotionStatus, phase: PromotionPhase, last: StepOutcome,
         name: name(phase).to_owned(),
         stage,
         outcome: StepOutcome::Running,
-        started_at: Some(to_second(now)),
+        started_at: Some(MicroTime(now)),
         finished_at: None,
         message: None,
     });
@@ -145,7 +145,7 @@ fn enter(status: &mut PromotionStatus, phase: PromotionPhase, last: StepOutcome,
 fn finish(status: &mut PromotionStatus, outcome: StepOutcome, message: Option<&str>, now: Timestamp) {
     for step in status.steps.iter_mut().filter(|step| step.outcome == StepOutcome::Running) {
         step.outcome = outcome;
-        step.finished_at = Some(to_second(now));
+        step.finished_at = Some(MicroTime(now));
         step.message = message.map(str::to_owned);
     }
 }

@@ -11,6 +11,7 @@
 //! | [`apply`], [`failures`], [`puller`] | how it is brought about, and what is remembered of refusals |
 //! | [`prober`] | how containers are |
 //! | [`hints`] | who is woken when the engine tells something |
+//! | [`right`] | whether a variant may use the cards it names |
 //! | [`names`], [`reason`] | what things are called |
 //!
 //! What counts as ours: a container with our owner's uid and a variant among its labels. Nothing else is ever made,
@@ -29,6 +30,7 @@ pub mod observed;
 pub mod prober;
 pub mod puller;
 pub mod reason;
+pub mod right;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -51,17 +53,20 @@ use crate::{
     adapters::containers::Containers,
     api::{
         FINALIZER,
+        gpu::{Gpu, Holder, HolderKind},
+        handoff::Handoff,
         workload::{Workload, WorkloadStatus},
     },
     registry::ObjectName,
     runtime::{
         clock::Clock,
         events::Recorder,
+        follow::follow,
         objects::Objects,
         queue::Queue,
         reconciler::{Driver, PassError, Plan, Reconciler, name_of},
         supervisor::{Stage, Supervisor},
-        wakeups::Wakeups,
+        wakeups::{Wake, Wakeups},
     },
 };
 
@@ -150,6 +155,27 @@ pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
         context.seed,
     );
     let queue = Queue::new(Arc::new(driver), wakeups.clone());
+    let (objects, wake, store) = (context.objects.clone(), wakeups.clone(), queue.store());
+    supervisor.spawn(Stage::Controllers, "workload-cards-followed", |shutdown| async move {
+        let users = move |gpu: &Gpu| {
+            let name = gpu.name_any();
+            let uses = |w: &Workload| w.spec.gpu.as_ref().is_some_and(|gpu| gpu.members.contains(&name));
+            store.state().iter().filter(|w| uses(w)).map(|w| Wake::One(name_of(&**w))).collect()
+        };
+        follow(objects, wake, users, shutdown).await;
+        Ok::<(), Infallible>(())
+    });
+    let (objects, wake) = (context.objects.clone(), wakeups.clone());
+    supervisor.spawn(Stage::Controllers, "workload-handoffs-followed", |shutdown| async move {
+        let sides = |handoff: &Handoff| {
+            let sides = handoff.spec.from.iter().chain(&handoff.spec.to);
+            let named =
+                |holder: &Holder| ObjectName { namespace: Some(holder.namespace.clone()), name: holder.name.clone() };
+            sides.filter(|h| h.kind == HolderKind::Workload).map(|h| Wake::One(named(h))).collect()
+        };
+        follow(objects, wake, sides, shutdown).await;
+        Ok::<(), Infallible>(())
+    });
     let hints = Hints {
         containers: context.containers.clone(),
         store: queue.store(),

@@ -3,12 +3,15 @@
 use super::{
     WorkloadReconciler, decide, names,
     observed::{EngineView, Health, ImageSeen, Observed, VariantSeen, choose},
+    right::right,
     variant::Wish,
 };
 use crate::{
     adapters::containers::{Container, ContainerId, ContainerState, EngineError, EngineResult},
     api::{
         container::ContainerSpec,
+        gpu::Gpu,
+        handoff::Handoff,
         label,
         workload::{Variant, Workload},
     },
@@ -31,12 +34,40 @@ impl<O: Objects> WorkloadReconciler<O> {
             return Ok(observed);
         }
         observed.engine = self.look_at_engine(workload).await.map_err(|error| error.to_string());
+        if let Ok(view) = &mut observed.engine {
+            self.look_at_rights(workload, view).await.map_err(cards)?;
+        }
         let leaving = workload.metadata.deletion_timestamp.is_some();
         if !leaving && observed.engine.is_ok() && !workload.spec.depends_on.is_empty() {
             observed.cycle = self.look_for_cycle(workload).await.map_err(reading)?;
             observed.dependencies = self.look_at_dependencies(workload).await.map_err(reading)?;
         }
         Ok(observed)
+    }
+
+    async fn look_at_rights(&self, workload: &Workload, view: &mut EngineView) -> Result<(), ApiError> {
+        let names = workload.spec.gpu.as_ref().map(|gpu| gpu.members.as_slice()).unwrap_or_default();
+        let mut seen = Vec::with_capacity(names.len());
+        for name in names {
+            let gpu = self.objects.get::<Gpu>(&ObjectName { namespace: None, name: name.clone() }).await?;
+            let under_way = gpu.as_ref().and_then(|gpu| gpu.status.as_ref()?.handoff.clone());
+            let handoff = match under_way.as_deref().and_then(|full| full.split_once('/')) {
+                Some((namespace, name)) => {
+                    let name = ObjectName { namespace: Some(namespace.to_owned()), name: name.to_owned() };
+                    self.objects.get::<Handoff>(&name).await?
+                }
+                None => None,
+            };
+            seen.push((
+                name.clone(),
+                gpu,
+                handoff.filter(|h| !h.status.as_ref().is_some_and(|s| s.phase.is_terminal())),
+            ));
+        }
+        let seen: Vec<_> = seen.iter().map(|(name, gpu, ho)| (name.clone(), gpu.as_deref(), ho.as_deref())).collect();
+        view.live.right = right(workload, Variant::Live, &seen);
+        view.candidate.right = right(workload, Variant::Candidate, &seen);
+        Ok(())
     }
 
     /// Whole or not at all: half a view would make a container that did not answer look absent.
@@ -104,6 +135,10 @@ impl<O: Objects> WorkloadReconciler<O> {
         };
         Ok(ImageSeen { present: Some(present), pull: self.puller.seen(&spec.image, owner) })
     }
+}
+
+fn cards(source: ApiError) -> PassError {
+    PassError::Objects { doing: "read the cards", source }
 }
 
 fn reading(source: ApiError) -> PassError {

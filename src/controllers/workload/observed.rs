@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{names, reason::Reason};
+use super::{names, reason::Reason, right::Right};
 use crate::{
     adapters::containers::{Container, ContainerId, ContainerRequest, ContainerState},
     api::workload::{DependencyCondition, Variant, VariantHealth},
@@ -49,6 +49,8 @@ pub struct VariantSeen {
     pub health: Health,
     /// Last failures of actions on this variant, since their last success.
     pub failures: Vec<Failure>,
+    /// To use the cards its workload names.
+    pub right: Right,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -23,6 +23,8 @@ pub enum Reason {
     CrashLoopBackOff,
     WaitingForDependency,
     DependencyNotFound,
+    /// Another holds the card.
+    WaitingForGpu,
     /// The engine answered that something went wrong in passing.
     EngineError,
     // Not as wished, and nothing is to be done by us.

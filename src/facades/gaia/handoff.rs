@@ -11,7 +11,7 @@ use super::{
     Gaia, Turn,
     body::Fields,
     names::{NOBODY, wire},
-    reply::{Answer, Refusal, json, stamp_of, with_header},
+    reply::{Answer, Refusal, json, stamp, with_header},
     routes::Asked,
     transfer::{Direction, Order, failure},
 };
@@ -95,16 +95,17 @@ pub fn destination(handoff: &Handoff) -> String {
 
 pub fn view(handoff: &Handoff, now: jiff::Timestamp) -> HandoffView {
     let status = handoff.status.clone().unwrap_or_default();
-    let started = status.started_at.clone().or_else(|| handoff.metadata.creation_timestamp.clone());
+    let created = handoff.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let started = status.started_at.as_ref().map(|time| time.0).or(created);
     let ended = status.completed_at.as_ref().map_or(now, |time| time.0);
-    let elapsed = started.as_ref().map_or(0.0, |time| ended.duration_since(time.0).as_secs_f64());
+    let elapsed = started.map_or(0.0, |at| ended.duration_since(at).as_secs_f64());
     let trains = destination(handoff).starts_with("gaia-study");
     HandoffView {
         handoff_id: id_of(handoff),
         handoff_type: type_name(handoff),
         phase: phase_name(status.phase),
-        started_at: stamp_of(started.as_ref()),
-        completed_at: stamp_of(status.completed_at.as_ref()),
+        started_at: started.map(stamp),
+        completed_at: status.completed_at.as_ref().map(|time| stamp(time.0)),
         source: source(handoff),
         destination: destination(handoff),
         error: status.error,

@@ -12,6 +12,7 @@ use crate::{
         names,
         observed::{Action, Named},
         reason::Reason,
+        right::{self, Right},
         status::Runs,
     },
     runtime::events::Note,
@@ -68,6 +69,10 @@ fn forbid_restarts(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Contai
 }
 
 fn keep_running(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, made_from: Option<&ContainerSpec>) {
+    if right::started_without(&scene.seen.right, container.started_at) {
+        let message = format!("{} was started while another held the card", container.name);
+        return stop(scene, plan, container, message);
+    }
     attach(scene, plan, container, made_from);
     if scene.seen.health.liveness_failed {
         return not_alive(scene, plan, container, made_from);
@@ -135,6 +140,10 @@ fn start(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, made_
     }
     if let Some(gate) = scene.gate {
         plan.conclude(gate.clone());
+        return;
+    }
+    if let Right::Denied { message, .. } = &scene.seen.right {
+        plan.conclude(Conclusion::new(Kind::UnderWay, Reason::WaitingForGpu, format!("{name} {message}")));
         return;
     }
     let restart_at = runs.restart_at(container, scene.uid(), scene.now);

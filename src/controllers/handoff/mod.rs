@@ -1,0 +1,164 @@
+//! Handoffs: a card goes from one holder to another, as a transaction that is proven.
+//!
+//! Expected flow, each line a status written before anything is done about it:
+//! 1. `Initiated`: waits until the gpu controller lets it in (`Gpu.status.handoff`); refused if `from` does not hold the card.
+//! 2. `ReleasingGpu`, `WaitingCudaCleanup`: the old holder's release steps in their order, then `onStuck`, until the card is
+//!    *seen* to be free ([`proof`]).
+//! 3. `TransferringOwnership`: the gpu controller moves the lease, with a higher fencing token.
+//! 4. `SignalingRecipient`: the new holder's acquire steps.
+//! 5. `Completed`; a claim of the new holder stands, so that who should hold the card is who does.
+//!
+//! Any failure rolls back: before 3 the old holder's acquire steps run; after it the new holder is stopped first, and the lease
+//! goes back. It ends `Failed` or `Cancelled`, and says what putting back came to.
+//!
+//! Guarantees: the lease moves only after the proof; a crash after any line resumes from the status and from what is seen.
+//! Assumption: steps are idempotent, for after a crash the one that was under way is done again.
+
+pub mod decide;
+pub mod observe;
+pub mod proof;
+pub mod runner;
+pub mod sampler;
+pub mod steps;
+
+use std::{convert::Infallible, sync::Arc};
+
+use jiff::Timestamp;
+
+use self::{decide::Action, observe::Observed, runner::Runner, sampler::Sampler};
+use super::Context;
+use crate::{
+    adapters::{containers::Containers, gpus::Gpus},
+    api::{
+        gpu::Gpu,
+        gpuclaim::{GpuClaim, GpuClaimSpec},
+        handoff::{Handoff, HandoffStatus},
+        workload::Workload,
+    },
+    registry::{ObjectName, Reason},
+    runtime::{
+        follow::follow,
+        objects::Objects,
+        queue::Queue,
+        reconciler::{Driver, PassError, Plan, Reconciler},
+        supervisor::{Stage, Supervisor},
+        wakeups::{Wake, Wakeups},
+    },
+};
+
+/// On a handoff until it has ended: who deletes it cancels it.
+pub const FINALIZER: &str = "gaia.dev/handoff";
+
+/// The controller. What it remembers (answers of steps, samples of the card) a fresh process asks for again.
+pub struct HandoffReconciler<O: Objects> {
+    objects: O,
+    containers: Arc<dyn Containers>,
+    runner: Runner,
+    sampler: Option<Sampler>,
+}
+
+impl<O: Objects> HandoffReconciler<O> {
+    pub fn new(context: &Context<O>, wakeups: &Wakeups) -> Self {
+        let sampler = |gpus: Arc<dyn Gpus>| Sampler::new(gpus, context.clock.clone(), wakeups.clone());
+        Self {
+            objects: context.objects.clone(),
+            containers: context.containers.clone(),
+            runner: Runner::new(context.containers.clone(), context.peers.clone(), wakeups.clone()),
+            sampler: context.gpus.clone().map(sampler),
+        }
+    }
+
+    /// The claim by which the new holder goes on holding.
+    async fn ensure_claim(&self, handoff: &Handoff) -> Result<(), PassError> {
+        let Some(to) = &handoff.spec.to else { return Ok(()) };
+        let spec = GpuClaimSpec {
+            gpu: Some(handoff.spec.gpu.clone()),
+            count: 1,
+            holder: to.clone(),
+            reason: handoff.spec.reason.clone(),
+            ..GpuClaimSpec::default()
+        };
+        let mut claim = GpuClaim::new(handoff.metadata.name.as_deref().unwrap_or_default(), spec);
+        claim.metadata.namespace = handoff.metadata.namespace.clone();
+        match self.objects.create(claim).await {
+            Err(error) if error.reason == Reason::AlreadyExists => Ok(()),
+            Err(source) => Err(PassError::Objects { doing: "make the new holder's claim", source }),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+impl<O: Objects> Reconciler for HandoffReconciler<O> {
+    type Object = Handoff;
+    type Status = HandoffStatus;
+    type Observed = Observed;
+    type Action = Action;
+
+    const NAME: &'static str = "handoff";
+    const FINALIZER: Option<&'static str> = Some(FINALIZER);
+
+    async fn observe(&self, handoff: &Handoff) -> Result<Observed, PassError> {
+        self.look(handoff).await
+    }
+
+    fn decide(handoff: &Handoff, observed: &Observed, now: Timestamp) -> Plan<HandoffStatus, Action> {
+        decide::decide(handoff, observed, now)
+    }
+
+    async fn apply(&self, handoff: &Handoff, action: &Action) -> Result<(), PassError> {
+        match action {
+            Action::Run { key, job } => {
+                self.runner.run(handoff, *key, job.clone());
+                Ok(())
+            }
+            Action::EnsureClaim => self.ensure_claim(handoff).await,
+        }
+    }
+
+    fn action_name(action: &Action) -> &'static str {
+        match action {
+            Action::Run { .. } => "RunStep",
+            Action::EnsureClaim => "EnsureClaim",
+        }
+    }
+
+    fn forget(&self, name: &ObjectName) {
+        self.runner.forget(name);
+        if let Some(sampler) = &self.sampler {
+            sampler.forget(name);
+        }
+    }
+}
+
+/// Starts the controller's tasks.
+pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
+    let wakeups = Wakeups::default();
+    let driver = Driver::new(
+        Arc::new(HandoffReconciler::new(context, &wakeups)),
+        context.objects.clone(),
+        context.recorder.clone(),
+        context.clock.clone(),
+        context.metrics.clone(),
+        context.seed,
+    );
+    let queue = Queue::new(Arc::new(driver), wakeups.clone());
+    supervisor.spawn(Stage::Controllers, "handoffs", |shutdown| async move {
+        queue.run(shutdown).await;
+        Ok::<(), Infallible>(())
+    });
+    // Few are under way at a time, and one that has ended is looked at and left.
+    let (objects, wake) = (context.objects.clone(), wakeups.clone());
+    supervisor.spawn(Stage::Controllers, "handoff-cards-followed", |shutdown| async move {
+        follow(objects, wake, |_: &Gpu| vec![Wake::Everything], shutdown).await;
+        Ok::<(), Infallible>(())
+    });
+    let objects = context.objects.clone();
+    supervisor.spawn(Stage::Controllers, "handoff-workloads-followed", |shutdown| async move {
+        let uses_cards = |workload: &Workload| match &workload.spec.gpu {
+            Some(_) => vec![Wake::Everything],
+            None => Vec::new(),
+        };
+        follow(objects, wakeups, uses_cards, shutdown).await;
+        Ok::<(), Infallible>(())
+    });
+}

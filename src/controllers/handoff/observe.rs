@@ -1,0 +1,162 @@
+//! What a pass over a handoff sees: the card, both sides, the step under way, and the samples of the card. Reads only.
+
+use std::sync::Arc;
+
+use super::{
+    HandoffReconciler, decide,
+    proof::{Proof, Subject},
+    runner::Answer,
+    steps,
+};
+use crate::{
+    adapters::containers::Container,
+    api::{
+        gpu::{CleanupPolicy, Gpu, Holder, HolderKind},
+        gpuclaim::GpuClaim,
+        handoff::{Handoff, HandoffPhase},
+        label, quantity,
+        workload::Workload,
+    },
+    controllers::{gpu::holding, workload::names},
+    registry::{ApiError, ObjectName},
+    runtime::{
+        objects::Objects,
+        reconciler::{PassError, name_of},
+    },
+};
+
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    pub gpu: Option<Arc<Gpu>>,
+    /// The handoff that the card's status names has not ended, and is not this one.
+    pub other_runs: Option<String>,
+    pub from: Option<Party>,
+    pub to: Option<Party>,
+    /// Of the step that the status says is running; None: nobody is at it.
+    pub answer: Option<Answer>,
+    /// None: no driver can be asked.
+    pub proof: Option<Proof>,
+    /// A claim of `to` for this card stands.
+    pub claim_stands: bool,
+}
+
+/// One side of a handoff that is a Workload of ours.
+#[derive(Debug, Clone)]
+pub struct Party {
+    pub holder: Holder,
+    pub workload: Arc<Workload>,
+    /// Of its variant.
+    pub containers: Vec<Container>,
+    /// Of the workloads that its steps speak to, by name.
+    pub peers: Vec<(String, Container)>,
+}
+
+impl<O: Objects> HandoffReconciler<O> {
+    pub(super) async fn look(&self, handoff: &Handoff) -> Result<Observed, PassError> {
+        let phase = handoff.status.as_ref().map(|s| s.phase).unwrap_or_default();
+        if phase.is_terminal() {
+            if let Some(sampler) = &self.sampler {
+                sampler.forget(&name_of(handoff));
+            }
+            return Ok(Observed::default());
+        }
+        let read = |source: ApiError| PassError::Objects { doing: "read the card and its holders", source };
+        let name = ObjectName { namespace: None, name: handoff.spec.gpu.clone() };
+        let mut observed = Observed { gpu: self.objects.get::<Gpu>(&name).await.map_err(read)?, ..Observed::default() };
+        observed.other_runs = self.other(handoff, observed.gpu.as_deref()).await.map_err(read)?;
+        observed.from = self.party(handoff.spec.from.as_ref()).await?;
+        observed.to = self.party(handoff.spec.to.as_ref()).await?;
+        if let Some(to) = &handoff.spec.to {
+            let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;
+            observed.claim_stands = claims.iter().any(|claim| {
+                let held = observed.gpu.iter().filter(|gpu| {
+                    holding::leases(gpu).iter().any(|l| l.claim.as_ref() == Some(&holding::claim_name(claim)))
+                });
+                let its =
+                    claim.spec.holder == *to && observed.gpu.as_ref().is_some_and(|g| holding::is_eligible(claim, g));
+                its && holding::is_active(claim, held.count())
+            });
+        }
+        observed.answer = decide::running(handoff).and_then(|key| self.runner.answer(&name_of(handoff), key));
+        observed.proof = self.proof(handoff, phase, &observed);
+        Ok(observed)
+    }
+
+    async fn other(&self, handoff: &Handoff, gpu: Option<&Gpu>) -> Result<Option<String>, ApiError> {
+        let Some(full) = gpu.and_then(|gpu| gpu.status.as_ref()?.handoff.clone()) else { return Ok(None) };
+        let Some((namespace, name)) = full.split_once('/') else { return Ok(None) };
+        let other = ObjectName { namespace: Some(namespace.to_owned()), name: name.to_owned() };
+        if other == name_of(handoff) {
+            return Ok(None);
+        }
+        let found = self.objects.get::<Handoff>(&other).await?;
+        Ok(found.filter(|h| !h.status.as_ref().is_some_and(|s| s.phase.is_terminal())).map(|_| full))
+    }
+
+    async fn party(&self, holder: Option<&Holder>) -> Result<Option<Party>, PassError> {
+        let Some(holder) = holder.filter(|h| h.kind == HolderKind::Workload) else { return Ok(None) };
+        let name = ObjectName { namespace: Some(holder.namespace.clone()), name: holder.name.clone() };
+        let read = |source| PassError::Objects { doing: "read the workload", source };
+        let Some(workload) = self.objects.get::<Workload>(&name).await.map_err(read)? else { return Ok(None) };
+        let containers = self.containers_of(&workload, holder).await?;
+        let mut peers = Vec::new();
+        for peer in steps::peers(&workload) {
+            let label = format!("{}/{peer}", holder.namespace);
+            let found = self.containers.list(Some((label::WORKLOAD, Some(&label)))).await.map_err(engine)?;
+            let active = self.objects.get::<Workload>(&ObjectName { name: peer.clone(), ..name.clone() }).await;
+            let active = active.map_err(read)?.and_then(|w| w.status.as_ref()?.active).unwrap_or_default();
+            peers.extend(found.into_iter().find(|c| names::variant(c) == Some(active)).map(|c| (peer, c)));
+        }
+        Ok(Some(Party { holder: holder.clone(), workload, containers, peers }))
+    }
+
+    async fn containers_of(&self, workload: &Workload, holder: &Holder) -> Result<Vec<Container>, PassError> {
+        let uid = workload.metadata.uid.as_deref().unwrap_or_default();
+        let all = self.containers.list(Some((label::OWNER_UID, Some(uid)))).await.map_err(engine)?;
+        let mut ours: Vec<_> = all.into_iter().filter(|c| names::variant(c) == Some(holder.variant)).collect();
+        if let Some(adopted) = steps::adopted(workload, holder.variant) {
+            let found = self.containers.inspect(adopted).await.map_err(engine)?;
+            ours.extend(found.filter(|c| c.name == adopted));
+        }
+        Ok(ours)
+    }
+
+    /// Begins to sample the card, or goes on, while it matters.
+    fn proof(&self, handoff: &Handoff, phase: HandoffPhase, observed: &Observed) -> Option<Proof> {
+        let (sampler, gpu) = (self.sampler.as_ref()?, observed.gpu.as_ref()?);
+        let name = name_of(handoff);
+        if !matches!(phase, HandoffPhase::ReleasingGpu | HandoffPhase::WaitingCudaCleanup) {
+            return sampler.seen(&name);
+        }
+        let uuid = gpu.status.as_ref()?.uuid.clone()?;
+        let mib = |text: &str| quantity::mib(text).unwrap_or(0);
+        let ids = |party: &Option<Party>| {
+            party.iter().flat_map(|p| p.containers.iter().map(|c| c.id.clone())).collect::<Vec<_>>()
+        };
+        let sharers = holding::leases(gpu).iter().any(|l| Some(&l.holder) != handoff.spec.from.as_ref());
+        let policy = gpu.spec.cleanup.policy;
+        let subject = Subject {
+            uuid,
+            from: ids(&observed.from),
+            others_count: observed.from.is_none() && !sharers,
+            known: gpu
+                .status
+                .iter()
+                .flat_map(|s| &s.processes)
+                .filter(|p| p.workload.is_some())
+                .map(|p| p.pid)
+                .collect(),
+            recipient: ids(&observed.to),
+            processes: policy != CleanupPolicy::Memory && observed.from.is_some(),
+            memory: policy != CleanupPolicy::Processes || observed.from.is_none(),
+            floor_mib: mib(&gpu.spec.cleanup.free_below) + gpu.spec.reserve.as_deref().map_or(0, mib),
+            samples: gpu.spec.cleanup.samples as usize,
+            interval_ms: gpu.spec.cleanup.interval_ms,
+        };
+        Some(sampler.watch(&name, subject))
+    }
+}
+
+fn engine(error: crate::adapters::containers::EngineError) -> PassError {
+    PassError::Effect { doing: "look at the holders' containers".to_owned(), source: Box::new(error) }
+}

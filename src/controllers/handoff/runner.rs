@@ -1,0 +1,311 @@
+//! Carries out steps beside the passes, and wakes the handoff when one is answered. What is remembered is lost with the
+//! process; then the step is done again.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::observe::Party;
+use crate::{
+    adapters::{
+        containers::{Container, ContainerState, Containers},
+        peers::{Peer, PeerError, PeerRequest, Peers},
+    },
+    api::{
+        gpustep::{AcquireStep, HttpMethod, HttpStep, ModelServer, ReleaseStep},
+        handoff::{Handoff, StepStage},
+    },
+    registry::ObjectName,
+    runtime::{reconciler::name_of, supervisor::caught, wakeups::Wakeups},
+};
+
+/// Between attempts at a peer that does not answer.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Which step of a handoff: of its way there or back, and where in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StepKey {
+    pub back: bool,
+    pub stage: StepStage,
+    pub index: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    UnderWay,
+    Done(Result<String, String>),
+}
+
+/// What to do for a step.
+#[derive(Debug, Clone)]
+pub enum Job {
+    Release(Box<ReleaseStep>, Box<Party>),
+    Acquire(Box<AcquireStep>, Box<Party>),
+}
+
+pub struct Runner {
+    shared: Arc<Shared>,
+}
+
+type Name = (Option<String>, String);
+type Steps = HashMap<Name, HashMap<StepKey, (Answer, AbortHandle)>>;
+
+struct Shared {
+    containers: Arc<dyn Containers>,
+    peers: Arc<dyn Peers>,
+    wakeups: Wakeups,
+    steps: Mutex<Steps>,
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        for (_, (_, task)) in self.shared.lock().drain().flat_map(|(_, steps)| steps) {
+            task.abort();
+        }
+    }
+}
+
+impl Runner {
+    pub fn new(containers: Arc<dyn Containers>, peers: Arc<dyn Peers>, wakeups: Wakeups) -> Self {
+        Self { shared: Arc::new(Shared { containers, peers, wakeups, steps: Mutex::default() }) }
+    }
+
+    pub fn answer(&self, name: &ObjectName, key: StepKey) -> Option<Answer> {
+        let name = (name.namespace.clone(), name.name.clone());
+        self.shared.lock().get(&name)?.get(&key).map(|(answer, _)| answer.clone())
+    }
+
+    /// Returns at once. A step that has been begun is not begun again.
+    pub fn run(&self, handoff: &Handoff, key: StepKey, job: Job) {
+        let object = name_of(handoff);
+        let name = (object.namespace.clone(), object.name.clone());
+        let mut steps = self.shared.lock();
+        steps.entry(name.clone()).or_default().entry(key).or_insert_with(|| {
+            let shared = self.shared.clone();
+            let task = tokio::spawn(async move {
+                let result = caught(shared.carry_out(&job)).await.unwrap_or_else(Err);
+                if let Some((answer, _)) = shared.lock().get_mut(&name).and_then(|steps| steps.get_mut(&key)) {
+                    *answer = Answer::Done(result);
+                }
+                shared.wakeups.wake(&object);
+            });
+            (Answer::UnderWay, task.abort_handle())
+        });
+    }
+
+    pub fn forget(&self, name: &ObjectName) {
+        let gone = self.shared.lock().remove(&(name.namespace.clone(), name.name.clone()));
+        for (_, task) in gone.into_iter().flat_map(HashMap::into_values) {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Steps> {
+        self.steps.lock().expect("no code panics while it holds this lock")
+    }
+
+    async fn carry_out(&self, job: &Job) -> Result<String, String> {
+        let seconds = match job {
+            Job::Release(step, _) => step.timeout_seconds,
+            Job::Acquire(step, _) => step.timeout_seconds,
+        };
+        let limit = Duration::from_secs(seconds.into());
+        let done = async {
+            match job {
+                Job::Release(step, party) => self.release(step, party, limit).await,
+                Job::Acquire(step, party) => self.acquire(step, party, limit).await,
+            }
+        };
+        timeout(limit, done).await.unwrap_or_else(|_| Err(format!("no answer within {seconds} s")))
+    }
+
+    async fn release(&self, step: &ReleaseStep, party: &Party, limit: Duration) -> Result<String, String> {
+        if let Some(http) = &step.http {
+            return self.http(http, party, limit).await;
+        }
+        if let Some(sleep) = &step.vllm_sleep {
+            let path = format!("/sleep?level={}", sleep.level);
+            return self.post(party, sleep.port, &path, None, limit).await;
+        }
+        if let Some(server) = &step.ollama_unload {
+            return self.ollama(server, party, json!(0), limit).await;
+        }
+        if let Some(server) = &step.llama_cpp_unload {
+            return self.llama_cpp(server, party, "/models/unload", limit).await;
+        }
+        if let Some(comfy) = &step.comfy_free {
+            let body = json!({"unload_models": true, "free_memory": true});
+            return self.post(party, comfy.port, "/free", Some(body), limit).await;
+        }
+        if let Some(exec) = &step.exec {
+            return self.exec(party, &exec.command, limit).await;
+        }
+        let grace = match step.kill {
+            Some(_) => Duration::ZERO,
+            None => Duration::from_secs(party.workload.spec.stop_grace_seconds.into()),
+        };
+        self.stop(party, grace).await
+    }
+
+    async fn acquire(&self, step: &AcquireStep, party: &Party, limit: Duration) -> Result<String, String> {
+        if let Some(http) = &step.http {
+            return self.http(http, party, limit).await;
+        }
+        if let Some(wake) = &step.vllm_wake {
+            return self.post(party, wake.port, "/wake_up", None, limit).await;
+        }
+        if let Some(server) = &step.ollama_load {
+            return self.ollama(server, party, json!(-1), limit).await;
+        }
+        if let Some(server) = &step.llama_cpp_load {
+            return self.llama_cpp(server, party, "/models/load", limit).await;
+        }
+        match &step.exec {
+            Some(exec) => self.exec(party, &exec.command, limit).await,
+            None => {
+                unreachable!("a start is not carried out here: the workload controller starts, and its status tells")
+            }
+        }
+    }
+
+    async fn stop(&self, party: &Party, grace: Duration) -> Result<String, String> {
+        let running: Vec<&Container> = party.containers.iter().filter(|c| c.state != ContainerState::Exited).collect();
+        for container in &running {
+            self.containers.stop(&container.id, grace).await.map_err(|error| error.to_string())?;
+        }
+        let names: Vec<&str> = running.iter().map(|c| c.name.as_str()).collect();
+        Ok(if names.is_empty() { "did not run".to_owned() } else { format!("{} stopped", names.join(", ")) })
+    }
+
+    async fn exec(&self, party: &Party, command: &[String], limit: Duration) -> Result<String, String> {
+        let container = own(party)?;
+        let result = self.containers.exec(&container.id, command, limit).await.map_err(|error| error.to_string())?;
+        match result.exit_code {
+            0 => Ok("exit code 0".to_owned()),
+            code => Err(format!("exit code {code}: {}", result.output.trim())),
+        }
+    }
+
+    async fn http(&self, http: &HttpStep, party: &Party, limit: Duration) -> Result<String, String> {
+        let peer = match (&http.url, http.port, &http.workload) {
+            (Some(url), ..) => Peer::Url(url.clone()),
+            (None, Some(port), peer) => {
+                let container = match peer {
+                    None => own(party)?,
+                    Some(name) => {
+                        let found = party.peers.iter().find(|(peer, _)| peer == name);
+                        found.map(|(_, container)| container).ok_or_else(|| format!("{name} has no container"))?
+                    }
+                };
+                let path = http.path.clone().unwrap_or_else(|| "/".to_owned());
+                Peer::Container { container: Box::new(container.clone()), port, path }
+            }
+            (None, None, _) => return Err("neither url nor port is given".to_owned()),
+        };
+        let request = PeerRequest { method: http.method, peer, headers: http.headers.clone(), body: http.body.clone() };
+        self.call(&request, limit).await.map(|_| "answered".to_owned())
+    }
+
+    async fn post(
+        &self,
+        party: &Party,
+        port: u16,
+        path: &str,
+        body: Option<Value>,
+        limit: Duration,
+    ) -> Result<String, String> {
+        self.ask(party, HttpMethod::POST, port, path, body, limit).await.map(|_| "answered".to_owned())
+    }
+
+    async fn ask(
+        &self,
+        party: &Party,
+        method: HttpMethod,
+        port: u16,
+        path: &str,
+        body: Option<Value>,
+        limit: Duration,
+    ) -> Result<String, String> {
+        let peer = Peer::Container { container: Box::new(own(party)?.clone()), port, path: path.to_owned() };
+        let json = body.is_some().then(|| ("content-type".to_owned(), "application/json".to_owned()));
+        let headers: BTreeMap<String, String> = json.into_iter().collect();
+        let body = body.map(|body| body.to_string());
+        self.call(&PeerRequest { method, peer, headers, body }, limit).await
+    }
+
+    /// Who does not answer is asked again until the time is up; a refusal is final.
+    async fn call(&self, request: &PeerRequest, limit: Duration) -> Result<String, String> {
+        let end = Instant::now() + limit;
+        loop {
+            match self.peers.call(request, end.saturating_duration_since(Instant::now())).await {
+                Ok(body) => return Ok(body),
+                Err(PeerError::Refused(why)) => return Err(why),
+                Err(PeerError::Unreachable(why)) if Instant::now() + AGAIN >= end => return Err(why),
+                Err(PeerError::Unreachable(_)) => sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// Models are let go (`keep_alive` 0) or kept (-1) by asking for them without a prompt.
+    async fn ollama(
+        &self,
+        server: &ModelServer,
+        party: &Party,
+        keep_alive: Value,
+        limit: Duration,
+    ) -> Result<String, String> {
+        let models = match server.models.is_empty() {
+            false => server.models.clone(),
+            true => {
+                let loaded = self.ask(party, HttpMethod::GET, server.port, "/api/ps", None, limit).await?;
+                names(&loaded, "models", "name")
+            }
+        };
+        for model in &models {
+            let body = json!({"model": model, "keep_alive": keep_alive, "stream": false});
+            self.post(party, server.port, "/api/generate", Some(body), limit).await?;
+        }
+        Ok(models.join(", "))
+    }
+
+    async fn llama_cpp(
+        &self,
+        server: &ModelServer,
+        party: &Party,
+        path: &str,
+        limit: Duration,
+    ) -> Result<String, String> {
+        let models = match server.models.is_empty() {
+            false => server.models.clone(),
+            true => {
+                let known = self.ask(party, HttpMethod::GET, server.port, "/models", None, limit).await?;
+                names(&known, "data", "id")
+            }
+        };
+        for model in &models {
+            self.post(party, server.port, path, Some(json!({"model": model})), limit).await?;
+        }
+        Ok(models.join(", "))
+    }
+}
+
+fn names(answer: &str, list: &str, key: &str) -> Vec<String> {
+    let parsed: Value = serde_json::from_str(answer).unwrap_or_default();
+    let items = parsed[list].as_array().cloned().unwrap_or_default();
+    items.iter().filter_map(|item| item[key].as_str().map(str::to_owned)).collect()
+}
+
+fn own(party: &Party) -> Result<&Container, String> {
+    let running = party.containers.iter().find(|c| c.state == ContainerState::Running);
+    running.ok_or_else(|| format!("{} has no running container", party.holder))
+}
