@@ -9,6 +9,8 @@
 pub mod decide;
 pub mod discovery;
 pub mod holding;
+#[cfg(test)]
+mod holding_tests;
 pub mod leases;
 #[cfg(test)]
 mod tests;
