@@ -372,7 +372,19 @@ impl Pass<'_> {
         if at_new && !rollback.return_lease {
             let plan = steps::withdraw_plan(self.seen.to.as_ref());
             let ended = self.step_of_release(&mut rollback.steps, &plan, self.seen.to.as_ref(), true);
-            rollback.return_lease = !matches!(ended, Release::UnderWay);
+            let failed = rollback.steps.last().is_some_and(|step| step.outcome == StepOutcome::Failed);
+            match ended {
+                Release::UnderWay => {}
+                // It may still use the card: two holders would be worse than the wrong one.
+                Release::Proven | Release::Failed(_) | Release::NotFreed(_) if failed => {
+                    rollback.outcome = StepOutcome::Failed;
+                    rollback.message = Some("the new holder could not be stopped, and keeps the card".to_owned());
+                    self.status.rollback = Some(rollback);
+                    let why = self.status.error.clone().unwrap_or_default();
+                    return self.end(HandoffPhase::Failed, HandoffReason::RecipientFailed, why);
+                }
+                Release::Proven | Release::Failed(_) | Release::NotFreed(_) => rollback.return_lease = true,
+            }
         } else if !at_new || rollback.return_lease && !self.is_let_in() {
             let touched = !self.status.steps.is_empty();
             let plan = if touched { steps::acquire_plan(self.seen.from.as_ref()) } else { Vec::new() };

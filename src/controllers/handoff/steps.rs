@@ -43,9 +43,12 @@ pub fn release_plan(party: Option<&Party>, on_stuck: &[Measure]) -> Vec<ReleaseS
     plan
 }
 
-/// The new holder that could not take the card lets go of it by being stopped.
+/// The new holder that could not take the card lets go of it by being stopped, whatever steps it declares.
 pub fn withdraw_plan(party: Option<&Party>) -> Vec<ReleaseStep> {
-    release_plan(party, &[]).into_iter().filter(|step| step.stop.is_some() || step.kill.is_some()).take(1).collect()
+    let Some(party) = party else { return Vec::new() };
+    let timeout_seconds = party.workload.spec.stop_grace_seconds + STOP_SLACK;
+    let stop = ReleaseStep { stop: Some(NoSettings::default()), timeout_seconds, ..ReleaseStep::default() };
+    vec![stop]
 }
 
 /// The declared steps, or a start.
