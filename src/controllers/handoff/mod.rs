@@ -70,22 +70,27 @@ impl<O: Objects> HandoffReconciler<O> {
 
     /// The claim by which the new holder goes on holding.
     async fn ensure_claim(&self, handoff: &Handoff) -> Result<(), PassError> {
-        let Some(to) = &handoff.spec.to else { return Ok(()) };
-        let spec = GpuClaimSpec {
-            gpu: Some(handoff.spec.gpu.clone()),
-            count: 1,
-            holder: to.clone(),
-            reason: handoff.spec.reason.clone(),
-            ..GpuClaimSpec::default()
-        };
-        let mut claim = GpuClaim::new(handoff.metadata.name.as_deref().unwrap_or_default(), spec);
-        claim.metadata.namespace = handoff.metadata.namespace.clone();
+        let Some(claim) = claim_after(handoff) else { return Ok(()) };
         match self.objects.create(claim).await {
             Err(error) if error.reason == Reason::AlreadyExists => Ok(()),
             Err(source) => Err(PassError::Objects { doing: "make the new holder's claim", source }),
             Ok(_) => Ok(()),
         }
     }
+}
+
+/// The claim that the new holder has afterwards; None: there is no new holder.
+pub fn claim_after(handoff: &Handoff) -> Option<GpuClaim> {
+    let spec = GpuClaimSpec {
+        gpu: Some(handoff.spec.gpu.clone()),
+        count: 1,
+        holder: handoff.spec.to.clone()?,
+        reason: handoff.spec.reason.clone(),
+        ..GpuClaimSpec::default()
+    };
+    let mut claim = GpuClaim::new(handoff.metadata.name.as_deref().unwrap_or_default(), spec);
+    claim.metadata.namespace = handoff.metadata.namespace.clone();
+    Some(claim)
 }
 
 impl<O: Objects> Reconciler for HandoffReconciler<O> {

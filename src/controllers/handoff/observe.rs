@@ -66,16 +66,9 @@ impl<O: Objects> HandoffReconciler<O> {
         observed.other_runs = self.other(handoff, observed.gpu.as_deref()).await.map_err(read)?;
         observed.from = self.party(handoff.spec.from.as_ref()).await?;
         observed.to = self.party(handoff.spec.to.as_ref()).await?;
-        if let Some(to) = &handoff.spec.to {
+        if let (Some(to), Some(gpu)) = (&handoff.spec.to, &observed.gpu) {
             let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;
-            observed.claim_stands = claims.iter().any(|claim| {
-                let held = observed.gpu.iter().filter(|gpu| {
-                    holding::leases(gpu).iter().any(|l| l.claim.as_ref() == Some(&holding::claim_name(claim)))
-                });
-                let its =
-                    claim.spec.holder == *to && observed.gpu.as_ref().is_some_and(|g| holding::is_eligible(claim, g));
-                its && holding::is_active(claim, held.count())
-            });
+            observed.claim_stands = claim_stands(to, gpu, &claims);
         }
         observed.answer = decide::running(handoff).and_then(|key| self.runner.answer(&name_of(handoff), key));
         observed.proof = self.proof(handoff, phase, &observed);
@@ -128,33 +121,40 @@ impl<O: Objects> HandoffReconciler<O> {
         if !matches!(phase, HandoffPhase::ReleasingGpu | HandoffPhase::WaitingCudaCleanup) {
             return sampler.seen(&name);
         }
-        let uuid = gpu.status.as_ref()?.uuid.clone()?;
-        let mib = |text: &str| quantity::mib(text).unwrap_or(0);
-        let ids = |party: &Option<Party>| {
-            party.iter().flat_map(|p| p.containers.iter().map(|c| c.id.clone())).collect::<Vec<_>>()
-        };
-        let sharers = holding::leases(gpu).iter().any(|l| Some(&l.holder) != handoff.spec.from.as_ref());
-        let policy = gpu.spec.cleanup.policy;
-        let subject = Subject {
-            uuid,
-            from: ids(&observed.from),
-            others_count: observed.from.is_none() && !sharers,
-            known: gpu
-                .status
-                .iter()
-                .flat_map(|s| &s.processes)
-                .filter(|p| p.workload.is_some())
-                .map(|p| p.pid)
-                .collect(),
-            recipient: ids(&observed.to),
-            processes: policy != CleanupPolicy::Memory && observed.from.is_some(),
-            memory: policy != CleanupPolicy::Processes || observed.from.is_none(),
-            floor_mib: mib(&gpu.spec.cleanup.free_below) + gpu.spec.reserve.as_deref().map_or(0, mib),
-            samples: gpu.spec.cleanup.samples as usize,
-            interval_ms: gpu.spec.cleanup.interval_ms,
-        };
+        let subject = subject(handoff, gpu, observed.from.as_ref(), observed.to.as_ref())?;
         Some(sampler.watch(&name, subject))
     }
+}
+
+/// `to` has a claim that holds this card or may get it.
+pub fn claim_stands(to: &Holder, gpu: &Gpu, claims: &[Arc<GpuClaim>]) -> bool {
+    claims.iter().filter(|claim| claim.spec.holder == *to && holding::is_eligible(claim, gpu)).any(|claim| {
+        let held = holding::leases(gpu).iter().any(|l| l.claim.as_ref() == Some(&holding::claim_name(claim)));
+        holding::is_active(claim, usize::from(held))
+    })
+}
+
+/// What the samples of the card are to show. None: no driver has ever told which card it is.
+pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&Party>) -> Option<Subject> {
+    let status = gpu.status.as_ref()?;
+    let mib = |text: &str| quantity::mib(text).unwrap_or(0);
+    let ids = |party: Option<&Party>| {
+        party.into_iter().flat_map(|p| p.containers.iter().map(|c| c.id.clone())).collect::<Vec<_>>()
+    };
+    let sharers = holding::leases(gpu).iter().any(|l| Some(&l.holder) != handoff.spec.from.as_ref());
+    let policy = gpu.spec.cleanup.policy;
+    Some(Subject {
+        uuid: status.uuid.clone()?,
+        from: ids(from),
+        others_count: from.is_none() && !sharers,
+        known: status.processes.iter().filter(|p| p.workload.is_some()).map(|p| p.pid).collect(),
+        recipient: ids(to),
+        processes: policy != CleanupPolicy::Memory && from.is_some(),
+        memory: policy != CleanupPolicy::Processes || from.is_none(),
+        floor_mib: mib(&gpu.spec.cleanup.free_below) + gpu.spec.reserve.as_deref().map_or(0, mib),
+        samples: gpu.spec.cleanup.samples as usize,
+        interval_ms: gpu.spec.cleanup.interval_ms,
+    })
 }
 
 fn engine(error: crate::adapters::containers::EngineError) -> PassError {
