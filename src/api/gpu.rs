@@ -138,6 +138,9 @@ impl fmt::Display for Holder {
 pub struct Cleanup {
     #[serde(default)]
     pub policy: CleanupPolicy,
+    /// Whose word it takes that the old holder is gone.
+    #[serde(default)]
+    pub proof: RequiredProof,
     /// Used memory below this, beyond `reserve`, counts as free; a Kubernetes quantity.
     #[serde(default = "default_free_below")]
     #[schemars(regex(pattern = quantity::PATTERN))]
@@ -158,6 +161,7 @@ impl Default for Cleanup {
     fn default() -> Self {
         Self {
             policy: CleanupPolicy::default(),
+            proof: RequiredProof::default(),
             free_below: default_free_below(),
             timeout_seconds: default_cleanup_timeout(),
             interval_ms: default_cleanup_interval(),
@@ -188,6 +192,16 @@ pub enum CleanupPolicy {
     Memory,
     #[default]
     Both,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RequiredProof {
+    /// The driver's, as `policy` says. Where no driver answers, a card does not change hands.
+    #[default]
+    Required,
+    /// The container engine's: the old holder's containers do not run. For hosts whose driver cannot be asked. The handoff
+    /// tells that nothing was measured; memory that another process keeps, or that drains late, goes unseen.
+    EngineOnly,
 }
 
 /// From the gentlest to the hardest.

@@ -102,6 +102,9 @@ pub struct HandoffStatus {
     pub pids_before: Vec<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pids_after: Vec<u32>,
+    /// What stood for it that the old holder was gone; absent: nothing yet, or nobody held the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<HandoffProof>,
     /// Used memory while waiting for it to come free. Thinned out to at most 240 points.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 240))]
@@ -191,6 +194,15 @@ pub enum StepOutcome {
     Skipped,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HandoffProof {
+    /// The driver was asked.
+    Measured,
+    /// Nothing was measured: the container engine said that the old holder's containers do not run
+    /// (`spec.cleanup.proof: EngineOnly` of the Gpu).
+    EngineOnly,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemorySample {
@@ -217,6 +229,8 @@ pub enum HandoffReason {
     Progressing,
     Completed,
     Cancelled,
+    /// The card changes hands on the container engine's word alone.
+    Unproven,
     NoSuchGpu,
     /// The card was not held by `from`.
     WrongHolder,

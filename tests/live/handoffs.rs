@@ -4,10 +4,10 @@ use gaia::{
     adapters::simulated::containers::Images,
     api::{
         container::{ContainerSpec, Gpus},
-        gpu::{Gpu, GpuDevice, GpuSpec, GpuStatus, Holder},
+        gpu::{Gpu, GpuDevice, GpuSpec, GpuStatus, Holder, RequiredProof},
         gpuclaim::{GpuClaim, GpuClaimSpec},
         gpustep::{HttpStep, ReleaseStep},
-        handoff::{Handoff, HandoffPhase, HandoffSpec, HandoffStatus, StepOutcome},
+        handoff::{Handoff, HandoffPhase, HandoffProof, HandoffSpec, HandoffStatus, StepOutcome},
         workload::{Workload, WorkloadGpu},
     },
     registry::ObjectName,
@@ -89,6 +89,7 @@ async fn a_wished_handoff_goes_there_and_back() {
     assert!(status.fencing_token > Some(before.fencing_token));
     assert_eq!(status.lease_id, gpu.status.as_ref().unwrap().lease_id);
     assert!(!status.memory_curve.is_empty());
+    assert_eq!(status.proof, Some(HandoffProof::Measured));
 
     wish(&world, "back", "study", "prime", 120).await;
     world.until_running("prime").await;
@@ -136,6 +137,30 @@ async fn what_cannot_be_proven_is_put_back() {
     assert_eq!(status.rollback.expect("it was put back").outcome, StepOutcome::Succeeded);
     world.until_gpu("gpu0", "still held by prime", held_by("prime")).await;
     assert!(!world.runs("study-live"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_driver_nothing_changes_hands_unless_the_engines_word_is_enough() {
+    for (proof, phase, runs) in [
+        (RequiredProof::Required, HandoffPhase::Failed, "prime"),
+        (RequiredProof::EngineOnly, HandoffPhase::Completed, "study"),
+    ] {
+        let world = World::without_driver(Images::any()).await;
+        let quick = |spec: &mut GpuSpec| (spec.cleanup.proof, spec.cleanup.timeout_seconds) = (proof, 5);
+        world.objects.create(card(Some("prime"), quick)).await.expect("a valid card");
+        world.create(on_card("prime", WorkloadGpu::default())).await;
+        world.create(on_card("study", WorkloadGpu::default())).await;
+        world.until_running("prime").await;
+        world.until_gpu("gpu0", "held", held_by("prime")).await;
+        wish(&world, "there", "prime", "study", 30).await;
+        world.until_gpu("gpu0", "let in", |status| status.handoff.is_some()).await;
+        let status = end_of(&world, "there").await;
+        assert_eq!(status.phase, phase, "{proof:?}: {status:#?}");
+        let told = (proof == RequiredProof::EngineOnly).then_some(HandoffProof::EngineOnly);
+        assert_eq!(status.proof, told, "what was not measured is told");
+        world.until_running(runs).await;
+        assert!(world.runs("prime-live") != world.runs("study-live"), "{proof:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

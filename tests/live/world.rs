@@ -7,6 +7,7 @@ use futures::StreamExt;
 use gaia::{
     adapters::{
         containers::{Container, ContainerState},
+        gpus::Gpus,
         simulated::{
             containers::{Images, SimulatedContainers},
             gpus::SimulatedGpus,
@@ -45,6 +46,8 @@ pub struct World {
     pub objects: RegistryObjects,
     pub metrics: RuntimeMetrics,
     clock: Arc<dyn Clock>,
+    /// None: this host has no driver that could be asked.
+    gpus: Option<Arc<dyn Gpus>>,
     process: Option<Process>,
 }
 
@@ -56,6 +59,15 @@ struct Process {
 impl World {
     /// Controllers run over an empty store.
     pub async fn with(images: Images) -> Self {
+        Self::over(images, true).await
+    }
+
+    /// The same on a host without a GPU driver.
+    pub async fn without_driver(images: Images) -> Self {
+        Self::over(images, false).await
+    }
+
+    async fn over(images: Images, driver: bool) -> Self {
         let start = "2026-01-01T00:00:00Z".parse().expect("a time");
         let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::starting_at(start));
         let store = EmbeddedStore::open(MemoryEngine::default(), Default::default()).expect("an empty store");
@@ -63,7 +75,8 @@ impl World {
         let registry = Registry::open(store, kinds, clock.clone(), Arc::new(RandomIds)).await.expect("a registry");
         let objects = RegistryObjects { registry, field_manager: "test" };
         let engine = SimulatedContainers::new(clock.clone(), images);
-        let mut world = Self { engine, objects, metrics: RuntimeMetrics::default(), clock, process: None };
+        let gpus = driver.then(|| Arc::new(SimulatedGpus::of_24_gib(engine.clone(), 1)) as Arc<dyn Gpus>);
+        let mut world = Self { engine, objects, metrics: RuntimeMetrics::default(), clock, gpus, process: None };
         world.start();
         world
     }
@@ -75,7 +88,7 @@ impl World {
             containers: Arc::new(self.engine.clone()),
             probes: Arc::new(SimulatedProbes::new(self.engine.clone())),
             peers: Arc::new(SimulatedPeers::new(self.engine.clone())),
-            gpus: Some(Arc::new(SimulatedGpus::of_24_gib(self.engine.clone(), 1))),
+            gpus: self.gpus.clone(),
             recorder,
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),

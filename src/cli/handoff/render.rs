@@ -8,7 +8,7 @@ use super::{
 };
 use crate::api::{
     gpu::{Gpu, Holder},
-    handoff::{Handoff, HandoffPhase, HandoffStatus, Rollback, StepOutcome},
+    handoff::{Handoff, HandoffPhase, HandoffProof, HandoffStatus, Rollback, StepOutcome},
 };
 
 const NOBODY: &str = "nobody";
@@ -68,7 +68,13 @@ pub fn conclusion(handoff: &Handoff) -> Result<String, CliError> {
     };
     let (gpu, to) = (&handoff.spec.gpu, who(handoff.spec.to.as_ref()));
     match status.phase {
-        HandoffPhase::Completed => Ok(format!("{label} completed{took}: {to} holds {gpu}\n")),
+        HandoffPhase::Completed => {
+            let unproven = match status.proof {
+                Some(HandoffProof::EngineOnly) => " (unproven: nothing was measured)",
+                Some(HandoffProof::Measured) | None => "",
+            };
+            Ok(format!("{label} completed{took}: {to} holds {gpu}{unproven}\n"))
+        }
         HandoffPhase::Cancelled => {
             Err(CliError::Failed(format!("{label} was cancelled{took}{}", undone(status.rollback.as_ref()))))
         }
@@ -168,6 +174,7 @@ pub fn record(handoff: &Handoff) -> String {
         },
     );
     line("Processes", format!("{} before, {} after", pids(&status.pids_before), pids(&status.pids_after)));
+    line("Proof", status.proof.map(proof).unwrap_or_default().to_owned());
     line("Memory", steps::curve(&status.memory_curve).unwrap_or_default());
     line("Error", status.error.clone().unwrap_or_default());
     let mut text = table::align(head);
@@ -179,6 +186,13 @@ pub fn record(handoff: &Handoff) -> String {
         section(&mut text, "Rollback steps", &steps, rollback.steps.is_empty());
     }
     text
+}
+
+fn proof(proof: HandoffProof) -> &'static str {
+    match proof {
+        HandoffProof::Measured => "measured by the driver",
+        HandoffProof::EngineOnly => "UNPROVEN: the container engine's word that the old holder does not run",
+    }
 }
 
 fn pids(pids: &[u32]) -> String {

@@ -18,7 +18,10 @@ use crate::{
         condition::{self, ConditionStatus, READY},
         gpu::Gpu,
         gpustep::{AcquireStep, ReleaseStep},
-        handoff::{Handoff, HandoffPhase, HandoffReason, HandoffStatus, HandoffStep, Rollback, StepOutcome, StepStage},
+        handoff::{
+            Handoff, HandoffPhase, HandoffProof, HandoffReason, HandoffStatus, HandoffStep, Rollback, StepOutcome,
+            StepStage,
+        },
         workload::{Variant, VariantHealth, VariantState},
     },
     controllers::gpu::leases,
@@ -168,6 +171,7 @@ impl Pass<'_> {
             Release::UnderWay => {}
             Release::Proven => {
                 self.take_curve();
+                self.tell_proof();
                 self.enter(HandoffPhase::TransferringOwnership);
             }
             Release::Failed(why) => self.begin_rollback(HandoffReason::ReleaseFailed, &why),
@@ -182,6 +186,15 @@ impl Pass<'_> {
         if let Some(proof) = &self.seen.proof {
             self.status.memory_curve = proof.curve.clone();
             self.status.pids_after = proof.pids.clone();
+        }
+    }
+
+    fn tell_proof(&mut self) {
+        let by_engine = self.seen.proof.as_ref().is_some_and(|proof| proof.by_engine);
+        self.status.proof = Some(if by_engine { HandoffProof::EngineOnly } else { HandoffProof::Measured });
+        if by_engine {
+            let message = "unproven: no driver was asked, the engine says that the old holder's containers do not run";
+            self.notes.push(Note::warning(HandoffReason::Unproven.into(), "None", message));
         }
     }
 

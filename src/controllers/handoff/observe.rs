@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{
     HandoffReconciler, decide,
-    proof::{Proof, Subject},
+    proof::{self, Proof, Subject},
     runner::Answer,
     steps,
 };
 use crate::{
     adapters::containers::Container,
     api::{
-        gpu::{CleanupPolicy, Gpu, Holder, HolderKind},
+        gpu::{CleanupPolicy, Gpu, Holder, HolderKind, RequiredProof},
         gpuclaim::GpuClaim,
         handoff::{Handoff, HandoffPhase},
         label, quantity,
@@ -72,6 +72,10 @@ impl<O: Objects> HandoffReconciler<O> {
         }
         observed.answer = decide::running(handoff).and_then(|key| self.runner.answer(&name_of(handoff), key));
         observed.proof = self.proof(handoff, phase, &observed);
+        if observed.gpu.as_ref().is_some_and(|gpu| gpu.spec.cleanup.proof == RequiredProof::EngineOnly) {
+            let from = observed.from.as_ref().map(|party| party.containers.as_slice()).unwrap_or_default();
+            observed.proof = Some(proof::on_the_engines_word(observed.proof.take(), from));
+        }
         Ok(observed)
     }
 

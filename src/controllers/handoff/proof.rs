@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     adapters::{
-        containers::ContainerId,
+        containers::{Container, ContainerId, ContainerState},
         gpus::{GpuProcess, GpuSample},
     },
     api::handoff::MemorySample,
@@ -38,6 +38,31 @@ pub struct Proof {
     pub pids: Vec<u32>,
     /// Why the last sample was not free, or could not be had.
     pub blocker: Option<String>,
+    /// Nothing was measured for it: see [`on_the_engines_word`].
+    pub by_engine: bool,
+}
+
+/// What `EngineOnly` makes of the samples, if there are any: they stay in the record and prove nothing. The old holder counts as
+/// gone as long as none of its containers runs; so does an outsider, who has none. An engine that does not answer is the
+/// caller's to notice: its list is whole or there is none.
+pub fn on_the_engines_word(sampled: Option<Proof>, from: &[Container]) -> Proof {
+    let running: Vec<&str> = from.iter().filter(|c| !is_stopped(c.state)).map(|c| c.name.as_str()).collect();
+    let (free_since, blocker) = match running.is_empty() {
+        // What the engine lists now is after whatever was done before.
+        true => (Some(Timestamp::MAX), None),
+        false => (None, Some(format!("the old holder's containers still run: {}", running.join(", ")))),
+    };
+    Proof { free_since, blocker, by_engine: true, ..sampled.unwrap_or_default() }
+}
+
+/// One that is being removed may still have a process.
+fn is_stopped(state: ContainerState) -> bool {
+    match state {
+        ContainerState::Created | ContainerState::Exited | ContainerState::Dead => true,
+        ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Removing => {
+            false
+        }
+    }
 }
 
 /// None: free. What is not known is not free.
@@ -122,6 +147,58 @@ mod tests {
         assert_eq!(blocker(&busy, &known), None, "it is another workload's");
         let recipient = Subject { recipient: vec![ContainerId("stranger".into())], ..outsider };
         assert_eq!(blocker(&busy, &recipient), None, "it is the recipient's own");
+    }
+
+    fn container(state: ContainerState) -> Container {
+        Container {
+            id: ContainerId("old".to_owned()),
+            name: "old-live".to_owned(),
+            image: "x:1".to_owned(),
+            image_id: "sha256:1".to_owned(),
+            labels: Default::default(),
+            state,
+            health: None,
+            exit_code: 0,
+            oom_killed: false,
+            restarts_itself: false,
+            error: String::new(),
+            created_at: None,
+            started_at: None,
+            finished_at: None,
+            attachments: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_engines_word_is_that_nothing_of_the_old_holder_runs() {
+        use ContainerState::{Created, Dead, Exited, Paused, Removing, Restarting, Running};
+        let cases = [
+            (vec![], true),
+            (vec![Exited], true),
+            (vec![Created, Dead], true),
+            (vec![Running], false),
+            (vec![Exited, Paused], false),
+            (vec![Restarting], false),
+            (vec![Removing], false),
+        ];
+        for (states, gone) in cases {
+            let containers: Vec<Container> = states.iter().copied().map(container).collect();
+            let proof = on_the_engines_word(None, &containers);
+            assert_eq!((proof.free_since.is_some(), proof.by_engine), (gone, true), "{states:?}");
+            assert_eq!(proof.blocker.is_none(), gone, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_sampled_stays_in_the_record_and_proves_nothing() {
+        let full = Proof { blocker: Some("9000 MiB".into()), pids: vec![7], ..Proof::default() };
+        let proof = on_the_engines_word(Some(full), &[container(ContainerState::Exited)]);
+        assert_eq!((proof.pids, proof.blocker), (vec![7], None));
+        let free = Proof { free_since: Some(Timestamp::MIN), ..Proof::default() };
+        let proof = on_the_engines_word(Some(free), &[container(ContainerState::Running)]);
+        assert_eq!(proof.free_since, None);
+        assert!(proof.blocker.expect("why").contains("old-live"));
     }
 
     #[test]

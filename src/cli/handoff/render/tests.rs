@@ -132,3 +132,11 @@ fn what_is_under_way_comes_first() {
     insta::assert_snapshot!("list", list(&[completed(), failed(), running], now));
     assert_eq!(list(&[], now), "no handoffs\n");
 }
+
+#[test]
+fn what_was_not_measured_is_told_wherever_it_ended() {
+    let mut handoff = completed();
+    handoff.status.as_mut().expect("a status").proof = Some(HandoffProof::EngineOnly);
+    assert!(conclusion(&handoff).expect("it ended well").contains("unproven"));
+    assert!(record(&handoff).contains("Proof:       UNPROVEN"), "{}", record(&handoff));
+}
