@@ -57,7 +57,7 @@ pub struct HandoffSpec {
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: u32,
-    /// Stop and roll back. Has no effect once the lease has moved.
+    /// Stop and roll back. Has no effect once the card is proven free: from there on it is faster to end than to turn.
     #[serde(default)]
     pub cancel: bool,
 }
@@ -214,6 +214,9 @@ pub struct MemorySample {
 #[serde(rename_all = "camelCase")]
 pub struct Rollback {
     pub outcome: StepOutcome,
+    /// Why there is one.
+    #[serde(default)]
+    pub reason: HandoffReason,
     /// The new holder has let go again: the lease may go back.
     #[serde(default)]
     pub return_lease: bool,
@@ -224,8 +227,11 @@ pub struct Rollback {
 }
 
 /// Reasons of a handoff's conditions, its events and its metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
+)]
 pub enum HandoffReason {
+    #[default]
     Progressing,
     Completed,
     Cancelled,
@@ -235,6 +241,10 @@ pub enum HandoffReason {
     /// The card was not held by `from`.
     WrongHolder,
     AnotherInProgress,
+    /// `to` is a Workload, or a variant of one, that does not exist.
+    NoSuchWorkload,
+    /// The card is its owner's alone (`lend: false`).
+    NotLent,
     ReleaseFailed,
     MemoryNotFreed,
     /// The card changed hands under us.
@@ -246,6 +256,13 @@ pub enum HandoffReason {
     /// The claim it was made for is over.
     ClaimEnded,
     RollingBack,
+}
+
+impl HandoffReason {
+    /// Somebody wished the end; nothing went wrong.
+    pub fn is_wished(self) -> bool {
+        matches!(self, HandoffReason::Cancelled | HandoffReason::Deleted | HandoffReason::ClaimEnded)
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,9 @@ pub mod label {
     pub const MANAGED: &str = "gaia.dev/managed";
     /// `true` on objects that nobody declared: Gpus of cards that were found.
     pub const DISCOVERED: &str = "gaia.dev/discovered";
+    /// On Handoffs that follow from who should hold a card, not from a person: `claim`, `owner`, `workload` or `nobody`,
+    /// whichever is to have it. Who is put there by a person's handoff gets a claim; these have their cause already.
+    pub const CAUSE: &str = "gaia.dev/cause";
 }
 
 pub mod annotation {

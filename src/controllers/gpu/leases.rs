@@ -20,6 +20,7 @@ use crate::{
     api::{
         gpu::{Gpu, GpuStatus, Holder, HolderKind, Lease, QueueEntry},
         handoff::{Handoff, HandoffPhase, HandoffSpec},
+        label,
     },
     controllers::workload::status::to_second,
     registry::ObjectName,
@@ -68,7 +69,7 @@ pub fn decide(
         return plan;
     }
     status.handoff = None;
-    let waiting = of_card.iter().find(|h| !phase(h).is_terminal() && fits(status, h.spec.from.as_ref()));
+    let waiting = of_card.iter().find(|h| !phase(h).is_terminal() && fits(status, h));
     if let Some(handoff) = waiting {
         status.handoff = Some(full_name(handoff));
         return plan;
@@ -86,12 +87,20 @@ pub fn full_name(handoff: &Handoff) -> String {
     format!("{}/{}", handoff.namespace().as_deref().unwrap_or("default"), handoff.name_any())
 }
 
-/// `from` holds the card; nobody does, when nobody is named.
-pub fn fits(status: &GpuStatus, from: Option<&Holder>) -> bool {
-    match from {
+/// `from` holds the card. When nobody is named: nobody does, or everybody shares and the new holder is to join them.
+pub fn fits(status: &GpuStatus, handoff: &Handoff) -> bool {
+    match &handoff.spec.from {
         Some(from) => status.lease_of(from).is_some(),
-        None => status.leases.is_empty(),
+        None => {
+            let joins = handoff.annotations().contains_key(SHARED) && has_cause(handoff);
+            status.leases.iter().all(|lease| joins && lease.shared_mib.is_some())
+        }
     }
+}
+
+/// It follows from who should hold the card, and is not a person's.
+fn has_cause(handoff: &Handoff) -> bool {
+    handoff.labels().contains_key(label::CAUSE)
 }
 
 /// The handoff's own word, and the card's own state, say which way the lease goes.
@@ -112,7 +121,10 @@ fn move_lease(gpu: &Gpu, status: &mut GpuStatus, handoff: &Handoff, now: Timesta
     if let Some(holder) = comes {
         let claim = handoff.annotations().get(CLAIM).cloned().filter(|_| comes == to);
         let shared_mib = handoff.annotations().get(SHARED).and_then(|mib| mib.parse().ok()).filter(|_| comes == to);
-        let reason = handoff.spec.reason.clone();
+        let reason = match handoff.spec.reason.as_str() {
+            "" => format!("handoff {}", full_name(handoff)),
+            reason => reason.to_owned(),
+        };
         leases.push(lease(gpu, status.fencing_token, holder, claim, reason, shared_mib, now));
     }
     plan.notes.push(granted(&leases));
@@ -146,10 +158,13 @@ fn converge(
     let missing: Vec<&Wanted> =
         wanted.iter().filter(|w| !leases.iter().any(|l| l.holder == w.holder && l.claim == w.claim)).collect();
     let renewed = |l: &Lease| missing.iter().any(|w| w.holder == l.holder);
-    let gives = ended.iter().find(|l| l.holder.kind == HolderKind::Workload && !renewed(l)).or(ended.first());
-    let gets = missing.first();
-    let concerns_workload = ended.iter().any(|l| l.holder.kind == HolderKind::Workload && !renewed(l))
-        || missing.iter().any(|w| w.holder.kind == HolderKind::Workload && !ended.iter().any(|l| l.holder == w.holder));
+    let is_workload = |holder: &Holder| holder.kind == HolderKind::Workload;
+    let gone: Vec<&Lease> = ended.iter().filter(|l| !renewed(l)).collect();
+    let gives = gone.iter().copied().find(|l| is_workload(&l.holder)).or(gone.first().copied());
+    // One at a time: who comes, comes with the last of those who go.
+    let come: Vec<&Wanted> = missing.iter().copied().filter(|w| !ended.iter().any(|l| l.holder == w.holder)).collect();
+    let gets = come.first().copied().filter(|_| gone.len() <= 1);
+    let concerns_workload = gone.iter().any(|l| is_workload(&l.holder)) || come.iter().any(|w| is_workload(&w.holder));
     if !concerns_workload {
         if !ended.is_empty() || !missing.is_empty() {
             leases.retain(|lease| is_wanted(lease));
@@ -170,13 +185,7 @@ fn converge(
         plan.wake_at = Some(retry_at);
         return;
     }
-    plan.actions.push(Action::Create(Box::new(handoff(
-        gpu,
-        status,
-        gives.map(|l| &l.holder),
-        gets.copied(),
-        handoffs,
-    ))));
+    plan.actions.push(Action::Create(Box::new(handoff(gpu, status, gives.map(|l| &l.holder), gets, handoffs))));
 }
 
 /// After attempts in a row that failed, the next one waits.
@@ -219,6 +228,13 @@ fn handoff(
     handoff.metadata.namespace = Some(namespace.to_owned());
     let claim = to.and_then(|w| w.claim.clone()).map(|claim| (CLAIM.to_owned(), claim));
     let shared = to.and_then(|w| w.shared_mib).map(|mib| (SHARED.to_owned(), mib.to_string()));
+    let cause = match to {
+        None => "nobody",
+        Some(Wanted { claim: Some(_), .. }) => "claim",
+        Some(w) if gpu.spec.owner.as_ref() == Some(&w.holder) => "owner",
+        Some(_) => "workload",
+    };
+    handoff.metadata.labels = Some(BTreeMap::from([(label::CAUSE.to_owned(), cause.to_owned())]));
     let annotations: BTreeMap<String, String> = claim.into_iter().chain(shared).collect();
     handoff.metadata.annotations = Some(annotations).filter(|a| !a.is_empty());
     handoff

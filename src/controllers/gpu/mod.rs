@@ -13,6 +13,8 @@ pub mod holding;
 mod holding_tests;
 pub mod leases;
 #[cfg(test)]
+mod leases_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};

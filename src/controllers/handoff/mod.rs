@@ -14,16 +14,24 @@
 //! Guarantees: the lease moves only after the proof; a crash after any line resumes from the status and from what is seen.
 //! Assumption: steps are idempotent, for after a crash the one that was under way is done again.
 
+mod back;
 pub mod decide;
+#[cfg(test)]
+mod flight;
+mod give;
 pub mod observe;
 pub mod proof;
 pub mod runner;
 pub mod sampler;
 pub mod steps;
+mod take;
+#[cfg(test)]
+mod tests;
 
 use std::{convert::Infallible, sync::Arc};
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 use self::{decide::Action, observe::Observed, runner::Runner, sampler::Sampler};
 use super::Context;
@@ -68,29 +76,33 @@ impl<O: Objects> HandoffReconciler<O> {
         }
     }
 
-    /// The claim by which the new holder goes on holding.
+    /// The claim by which the new holder goes on holding. Called like the handoff; where that name is taken, by one that is over
+    /// or is somebody else's, with the fencing token behind it, which is this handoff's alone.
     async fn ensure_claim(&self, handoff: &Handoff) -> Result<(), PassError> {
-        let Some(claim) = claim_after(handoff) else { return Ok(()) };
-        match self.objects.create(claim).await {
-            Err(error) if error.reason == Reason::AlreadyExists => Ok(()),
-            Err(source) => Err(PassError::Objects { doing: "make the new holder's claim", source }),
-            Ok(_) => Ok(()),
+        for claim in claims_after(handoff) {
+            match self.objects.create(claim).await {
+                Err(error) if error.reason == Reason::AlreadyExists => {}
+                Err(source) => return Err(PassError::Objects { doing: "make the new holder's claim", source }),
+                Ok(_) => break,
+            }
         }
+        Ok(())
     }
 }
 
-/// The claim that the new holder has afterwards; None: there is no new holder.
-pub fn claim_after(handoff: &Handoff) -> Option<GpuClaim> {
-    let spec = GpuClaimSpec {
-        gpu: Some(handoff.spec.gpu.clone()),
-        count: 1,
-        holder: handoff.spec.to.clone()?,
-        reason: handoff.spec.reason.clone(),
-        ..GpuClaimSpec::default()
+/// The claim that the new holder has afterwards, under the names to be tried; empty: there is no new holder.
+pub fn claims_after(handoff: &Handoff) -> Vec<GpuClaim> {
+    let Some(holder) = handoff.spec.to.clone() else { return Vec::new() };
+    let (gpu, reason) = (Some(handoff.spec.gpu.clone()), handoff.spec.reason.clone());
+    let spec = GpuClaimSpec { gpu, count: 1, holder, reason, ..GpuClaimSpec::default() };
+    let name = handoff.name_any();
+    let token = handoff.status.as_ref().and_then(|status| status.fencing_token).unwrap_or_default();
+    let claim = |name: String| {
+        let mut claim = GpuClaim::new(&name, spec.clone());
+        claim.metadata.namespace = handoff.metadata.namespace.clone();
+        claim
     };
-    let mut claim = GpuClaim::new(handoff.metadata.name.as_deref().unwrap_or_default(), spec);
-    claim.metadata.namespace = handoff.metadata.namespace.clone();
-    Some(claim)
+    [name.clone(), format!("{name}-{token}")].map(claim).into()
 }
 
 impl<O: Objects> Reconciler for HandoffReconciler<O> {

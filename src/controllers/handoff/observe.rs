@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use kube::ResourceExt;
+
 use super::{
-    HandoffReconciler, decide,
+    HandoffReconciler,
+    decide::{self, Leaver},
     proof::{self, Proof, Subject},
     runner::Answer,
     steps,
@@ -13,11 +16,14 @@ use crate::{
     api::{
         gpu::{CleanupPolicy, Gpu, Holder, HolderKind, RequiredProof},
         gpuclaim::GpuClaim,
-        handoff::{Handoff, HandoffPhase},
+        handoff::Handoff,
         label, quantity,
         workload::Workload,
     },
-    controllers::{gpu::holding, workload::names},
+    controllers::{
+        gpu::{holding, leases},
+        workload::names,
+    },
     registry::{ApiError, ObjectName},
     runtime::{
         objects::Objects,
@@ -38,6 +44,8 @@ pub struct Observed {
     pub proof: Option<Proof>,
     /// A claim of `to` for this card stands.
     pub claim_stands: bool,
+    /// It was made for a claim, and that is over.
+    pub claim_ended: bool,
 }
 
 /// One side of a handoff that is a Workload of ours.
@@ -69,12 +77,17 @@ impl<O: Objects> HandoffReconciler<O> {
         if let (Some(to), Some(gpu)) = (&handoff.spec.to, &observed.gpu) {
             let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;
             observed.claim_stands = claim_stands(to, gpu, &claims);
+            observed.claim_ended = claim_ended(handoff, gpu, &claims);
         }
         observed.answer = decide::running(handoff).and_then(|key| self.runner.answer(&name_of(handoff), key));
-        observed.proof = self.proof(handoff, phase, &observed);
+        observed.proof = self.proof(handoff, &observed);
         if observed.gpu.as_ref().is_some_and(|gpu| gpu.spec.cleanup.proof == RequiredProof::EngineOnly) {
-            let from = observed.from.as_ref().map(|party| party.containers.as_slice()).unwrap_or_default();
-            observed.proof = Some(proof::on_the_engines_word(observed.proof.take(), from));
+            let leaves = match decide::leaver(handoff, observed.gpu.as_deref()) {
+                Leaver::To => &observed.to,
+                Leaver::From | Leaver::Nobody => &observed.from,
+            };
+            let containers = leaves.as_ref().map(|party| party.containers.as_slice()).unwrap_or_default();
+            observed.proof = Some(proof::on_the_engines_word(observed.proof.take(), containers));
         }
         Ok(observed)
     }
@@ -118,43 +131,58 @@ impl<O: Objects> HandoffReconciler<O> {
         Ok(ours)
     }
 
-    /// Begins to sample the card, or goes on, while it matters.
-    fn proof(&self, handoff: &Handoff, phase: HandoffPhase, observed: &Observed) -> Option<Proof> {
+    /// Begins to sample the card, or goes on, while somebody is to be seen leaving it.
+    fn proof(&self, handoff: &Handoff, observed: &Observed) -> Option<Proof> {
         let (sampler, gpu) = (self.sampler.as_ref()?, observed.gpu.as_ref()?);
         let name = name_of(handoff);
-        if !matches!(phase, HandoffPhase::ReleasingGpu | HandoffPhase::WaitingCudaCleanup) {
-            return sampler.seen(&name);
-        }
-        let subject = subject(handoff, gpu, observed.from.as_ref(), observed.to.as_ref())?;
+        let Some(subject) = subject(handoff, gpu, observed.from.as_ref(), observed.to.as_ref()) else {
+            return sampler.rest(&name);
+        };
         Some(sampler.watch(&name, subject))
     }
 }
 
-/// `to` has a claim that holds this card or may get it.
-pub fn claim_stands(to: &Holder, gpu: &Gpu, claims: &[Arc<GpuClaim>]) -> bool {
-    claims.iter().filter(|claim| claim.spec.holder == *to && holding::is_eligible(claim, gpu)).any(|claim| {
-        let held = holding::leases(gpu).iter().any(|l| l.claim.as_ref() == Some(&holding::claim_name(claim)));
-        holding::is_active(claim, usize::from(held))
-    })
+fn stands(claim: &GpuClaim, gpu: &Gpu) -> bool {
+    let name = holding::claim_name(claim);
+    let held = holding::leases(gpu).iter().any(|lease| lease.claim.as_ref() == Some(&name));
+    holding::is_active(claim, usize::from(held))
 }
 
-/// What the samples of the card are to show. None: no driver has ever told which card it is.
+/// `to` has a claim that holds this card or may get it.
+pub fn claim_stands(to: &Holder, gpu: &Gpu, claims: &[Arc<GpuClaim>]) -> bool {
+    let its = |claim: &&Arc<GpuClaim>| claim.spec.holder == *to && holding::is_eligible(claim, gpu);
+    claims.iter().filter(its).any(|claim| stands(claim, gpu))
+}
+
+/// It was made for a claim, and that is over.
+pub fn claim_ended(handoff: &Handoff, gpu: &Gpu, claims: &[Arc<GpuClaim>]) -> bool {
+    let made_for = handoff.annotations().get(leases::CLAIM);
+    made_for.is_some_and(|name| !claims.iter().any(|c| holding::claim_name(c) == *name && stands(c, gpu)))
+}
+
+/// What the samples of the card are to show. None: nobody is to be seen leaving it, or no driver has ever told which card
+/// it is.
 pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&Party>) -> Option<Subject> {
     let status = gpu.status.as_ref()?;
+    let (holder, leaves, stays) = match decide::leaver(handoff, Some(gpu)) {
+        Leaver::Nobody => return None,
+        Leaver::From => (&handoff.spec.from, from, to),
+        Leaver::To => (&handoff.spec.to, to, from),
+    };
     let mib = |text: &str| quantity::mib(text).unwrap_or(0);
     let ids = |party: Option<&Party>| {
         party.into_iter().flat_map(|p| p.containers.iter().map(|c| c.id.clone())).collect::<Vec<_>>()
     };
-    let sharers = holding::leases(gpu).iter().any(|l| Some(&l.holder) != handoff.spec.from.as_ref());
+    let sharers = holding::leases(gpu).iter().any(|lease| Some(&lease.holder) != holder.as_ref());
     let policy = gpu.spec.cleanup.policy;
     Some(Subject {
         uuid: status.uuid.clone()?,
-        from: ids(from),
-        others_count: from.is_none() && !sharers,
+        from: ids(leaves),
+        others_count: leaves.is_none() && !sharers,
         known: status.processes.iter().filter(|p| p.workload.is_some()).map(|p| p.pid).collect(),
-        recipient: ids(to),
-        processes: policy != CleanupPolicy::Memory && from.is_some(),
-        memory: policy != CleanupPolicy::Processes || from.is_none(),
+        recipient: ids(stays),
+        processes: policy != CleanupPolicy::Memory && leaves.is_some(),
+        memory: policy != CleanupPolicy::Processes || leaves.is_none(),
         floor_mib: mib(&gpu.spec.cleanup.free_below) + gpu.spec.reserve.as_deref().map_or(0, mib),
         samples: gpu.spec.cleanup.samples as usize,
         interval_ms: gpu.spec.cleanup.interval_ms,

@@ -70,17 +70,24 @@ impl Sampler {
             stride: SignedDuration::ZERO,
             task: tokio::spawn(run(self.shared.clone(), name.clone())).abort_handle(),
         });
-        if flight.subject != subject {
+        if flight.subject != subject || flight.task.is_finished() {
             flight.subject = subject;
             flight.free.clear();
             flight.proof.free_since = None;
         }
+        if flight.task.is_finished() {
+            flight.task = tokio::spawn(run(self.shared.clone(), name.clone())).abort_handle();
+        }
         flight.proof.clone()
     }
 
-    pub fn seen(&self, name: &ObjectName) -> Option<Proof> {
+    /// Nobody is waited for: the card is left alone. What had been seen.
+    pub fn rest(&self, name: &ObjectName) -> Option<Proof> {
         let key = (name.namespace.clone(), name.name.clone());
-        self.shared.lock().get(&key).map(|flight| flight.proof.clone())
+        let flights = self.shared.lock();
+        let flight = flights.get(&key)?;
+        flight.task.abort();
+        Some(flight.proof.clone())
     }
 
     pub fn forget(&self, name: &ObjectName) {

@@ -47,7 +47,8 @@ pub fn release_plan(party: Option<&Party>, on_stuck: &[Measure]) -> Vec<ReleaseS
 pub fn withdraw_plan(party: Option<&Party>) -> Vec<ReleaseStep> {
     let Some(party) = party else { return Vec::new() };
     let timeout_seconds = party.workload.spec.stop_grace_seconds + STOP_SLACK;
-    let stop = ReleaseStep { stop: Some(NoSettings::default()), timeout_seconds, ..ReleaseStep::default() };
+    let stop =
+        ReleaseStep { stop: Some(NoSettings::default()), timeout_seconds, verify: true, ..ReleaseStep::default() };
     vec![stop]
 }
 

@@ -1,0 +1,454 @@
+//! Tables over `decide`: a handoff as it is stored, what is seen, and what is written down next.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    decide::{Leaver, decide, leaver},
+    flight::{Flight, at, exec, holder, party, stop},
+    proof::Proof,
+    runner::Answer,
+};
+use crate::{
+    adapters::containers::{Container, ContainerId, ContainerState},
+    api::{
+        gpu::Measure,
+        gpustep::ReleaseStep,
+        handoff::{HandoffPhase, HandoffStatus, StepOutcome},
+        label,
+        workload::{Variant, VariantHealth, VariantState, VariantStatus, WorkloadStatus},
+    },
+    runtime::{events::EventType, reconciler::Finalizer},
+};
+
+/// prime has given, the card is proven free, and the lease is study's.
+fn signaling() -> Flight {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    flight.settle();
+    flight.answer(Ok(""));
+    flight.free();
+    flight.grant(&["study"]);
+    flight.settle();
+    assert_eq!(flight.phase(), HandoffPhase::SignalingRecipient);
+    flight
+}
+
+#[test]
+fn goes_from_step_to_step() {
+    let mut flight = Flight::new(vec![exec("ask", |_| ()), stop()]);
+    flight.settle();
+    assert_eq!(flight.phase(), HandoffPhase::Initiated, "until it is let in");
+    let mut flight = flight.let_in();
+    assert_eq!(flight.settle(), ["Release 0"]);
+    assert_eq!((flight.phase(), flight.status().base_token), (HandoffPhase::ReleasingGpu, Some(7)));
+    flight.answer(Ok("done"));
+    assert_eq!(flight.phase(), HandoffPhase::WaitingCudaCleanup, "an answer is no proof");
+    flight.free();
+    assert_eq!(flight.phase(), HandoffPhase::TransferringOwnership, "the stop was not needed");
+    assert_eq!(flight.later(500), Vec::<String>::new());
+    assert_eq!(flight.phase(), HandoffPhase::TransferringOwnership, "until the lease has moved");
+    flight.grant(&["study"]);
+    assert_eq!(flight.settle(), ["Acquire 0"]);
+    let status = flight.status();
+    assert_eq!((status.lease_id.as_deref(), status.progress_pct), (Some("lease of study"), 80));
+    assert_eq!(flight.answer(Ok("")), ["EnsureClaim"]);
+    flight.seen.claim_stands = true;
+    flight.settle();
+    assert_eq!(flight.phase(), HandoffPhase::Completed);
+    assert_eq!(flight.steps(), ["exec prime ask Succeeded", "exec study take Succeeded"]);
+}
+
+#[test]
+fn a_handoff_that_has_ended_is_left_alone() {
+    for phase in [HandoffPhase::Completed, HandoffPhase::Failed, HandoffPhase::Cancelled] {
+        let mut flight = Flight::new(vec![stop()]).let_in();
+        flight.handoff.status = Some(HandoffStatus { phase, ..HandoffStatus::default() });
+        let plan = decide(&flight.handoff, &flight.seen, at(1));
+        assert_eq!((plan.status, plan.finalizer, plan.stages.len()), (None, Finalizer::Released, 0), "{phase:?}");
+    }
+}
+
+#[test]
+fn what_was_free_before_the_step_is_no_proof_of_it() {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    flight.free();
+    flight.later(1);
+    flight.answer(Ok(""));
+    assert_eq!(flight.phase(), HandoffPhase::WaitingCudaCleanup);
+    flight.later(1);
+    flight.free();
+    assert_eq!(flight.phase(), HandoffPhase::TransferringOwnership);
+}
+
+#[test]
+fn steps_are_tried_in_order() {
+    // Release steps, onStuck, what each step comes to (None: the memory does not come free by it), and the steps then.
+    let tell = || exec("tell", |step| step.verify = false);
+    type Case = (&'static str, Vec<ReleaseStep>, Vec<Measure>, Vec<Option<&'static str>>, Vec<&'static str>);
+    let cases: [Case; 5] = [
+        ("no steps: a stop", vec![], vec![], vec![None], vec!["stop default/prime Succeeded"]),
+        (
+            "one that fails is followed by the next",
+            vec![exec("a", |_| ()), exec("b", |_| ())],
+            vec![],
+            vec![Some("no"), None],
+            vec!["exec prime a Failed", "exec prime b Succeeded"],
+        ),
+        (
+            "one that is not verified is followed at once",
+            vec![tell(), stop()],
+            vec![],
+            vec![None, None],
+            vec!["exec prime tell Succeeded", "stop default/prime Succeeded"],
+        ),
+        (
+            "onStuck comes after them",
+            vec![exec("a", |_| ())],
+            vec![Measure::Release, Measure::Stop, Measure::Kill],
+            vec![None, None, None, None],
+            vec![
+                "exec prime a Succeeded",
+                "exec prime a Succeeded",
+                "stop default/prime Succeeded",
+                "kill default/prime Succeeded",
+            ],
+        ),
+        (
+            "what only tells is not repeated, nor a stop",
+            vec![tell(), stop()],
+            vec![Measure::Release, Measure::Stop],
+            vec![None, None],
+            vec!["exec prime tell Succeeded", "stop default/prime Succeeded"],
+        ),
+    ];
+    for (what, release, on_stuck, answers, expected) in cases {
+        let mut flight = Flight::new(release).let_in();
+        flight.card(|gpu| gpu.spec.on_stuck = on_stuck);
+        flight.handoff.spec.timeout_seconds = 86_400;
+        flight.settle();
+        for answer in answers {
+            flight.answer(answer.map_or(Ok(""), Err));
+            // The memory of this one does not come free in its time; the next is tried.
+            if flight.status().steps.last().is_none_or(|step| step.outcome != StepOutcome::Running) {
+                flight.later(20);
+            }
+        }
+        assert_eq!(flight.steps(), expected, "{what}");
+        flight.later(31);
+        let error = flight.status().error.unwrap_or_default();
+        assert!(error.starts_with("GPU cleanup timeout - VRAM not released"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_required_step_that_fails_ends_it() {
+    let mut flight = Flight::new(vec![exec("ask", |step| step.required = true), stop()]).let_in();
+    flight.settle();
+    assert_eq!(flight.answer(Err("busy")), ["back Acquire 0"], "the old holder takes up again");
+    flight.answer(Ok(""));
+    assert_eq!(flight.end(), "Failed ReleaseFailed: exec prime ask failed: busy; the old holder is back");
+    assert_eq!(flight.steps_back(), ["exec prime take Succeeded"]);
+}
+
+#[test]
+fn memory_that_does_not_come_free_ends_it_and_says_who_has_it() {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    flight.settle();
+    flight.answer(Ok(""));
+    flight.seen.proof = Some(Proof { blocker: Some("9000 MiB are still used".into()), ..Proof::default() });
+    flight.later(25);
+    flight.later(25);
+    flight.answer(Err("it is gone"));
+    assert_eq!(
+        flight.end(),
+        "Failed MemoryNotFreed: GPU cleanup timeout - VRAM not released: 9000 MiB are still used; the old holder is not \
+         as it was: see the steps"
+    );
+}
+
+#[test]
+fn without_a_driver_nothing_is_proven() {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    flight.seen.proof = None;
+    flight.settle();
+    flight.answer(Ok(""));
+    flight.later(61);
+    flight.answer(Ok(""));
+    assert!(flight.end().contains("no GPU driver answers, so nothing can be proven"), "{}", flight.end());
+}
+
+#[test]
+fn is_refused_before_anything_is_done() {
+    type Change = fn(&mut Flight);
+    let cases: [(Change, &str); 8] = [
+        (|f| f.seen.gpu = None, "Failed NoSuchGpu: there is no Gpu gpu0"),
+        (
+            |f| f.leases(&["study"]),
+            "Failed WrongHolder: Cannot handoff - GPU owned by default/study, expected default/prime",
+        ),
+        (|f| f.leases(&[]), "Failed WrongHolder: Cannot handoff - GPU owned by nobody, expected default/prime"),
+        (
+            |f| f.seen.other_runs = Some("default/other".into()),
+            "Failed AnotherInProgress: Handoff already in progress: default/other",
+        ),
+        (|f| f.seen.to = None, "Failed NoSuchWorkload: there is no default/study"),
+        (
+            |f| f.handoff.spec.to.as_mut().expect("to").variant = Variant::Candidate,
+            "Failed NoSuchWorkload: there is no default/study (candidate)",
+        ),
+        (|f| f.card(|gpu| gpu.spec.lend = false), "Failed NotLent: gpu0 is default/prime's alone"),
+        (|f| f.handoff.spec.cancel = true, "Cancelled Cancelled: cancelled"),
+    ];
+    for (change, expected) in cases {
+        let mut flight = Flight::new(vec![stop()]);
+        change(&mut flight);
+        assert_eq!(flight.settle(), Vec::<String>::new(), "{expected}");
+        assert_eq!(flight.end(), expected);
+        assert!(flight.status().steps.is_empty(), "{expected}");
+    }
+}
+
+#[test]
+fn a_card_that_nobody_has_looked_at_yet_is_waited_for() {
+    let mut flight = Flight::new(vec![stop()]);
+    flight.leases(&[]);
+    flight.card(|gpu| gpu.status.as_mut().expect("told").observed_generation = None);
+    flight.settle();
+    assert_eq!(flight.phase(), HandoffPhase::Initiated);
+}
+
+#[test]
+fn a_wished_end_is_heard_until_the_proof() {
+    type Change = fn(&mut Flight);
+    let wishes: [(Change, &str); 4] = [
+        (|f| f.handoff.spec.cancel = true, "Cancelled Cancelled: cancelled"),
+        (
+            |f| f.handoff.metadata.deletion_timestamp = Some(Time(at(1))),
+            "Cancelled Deleted: cancelled: the handoff was deleted",
+        ),
+        (|f| f.seen.claim_ended = true, "Cancelled ClaimEnded: cancelled: the claim it was made for is over"),
+        (|f| f.second = 200, "Failed DeadlineExceeded: not done within 120 s"),
+    ];
+    for (wish, expected) in wishes {
+        let mut waiting = Flight::new(vec![stop()]);
+        waiting.settle();
+        wish(&mut waiting);
+        waiting.settle();
+        assert_eq!(waiting.end(), expected);
+
+        let mut releasing = Flight::new(vec![stop()]).let_in();
+        releasing.settle();
+        wish(&mut releasing);
+        assert_eq!(releasing.settle(), ["back Acquire 0"], "{expected}");
+        assert_eq!(releasing.steps(), ["stop default/prime Failed"], "{expected}");
+        releasing.answer(Ok(""));
+        assert_eq!(releasing.end(), format!("{expected}; the old holder is back"));
+
+        let mut proven = Flight::new(vec![stop()]).let_in();
+        proven.settle();
+        proven.answer(Ok(""));
+        proven.free();
+        wish(&mut proven);
+        proven.settle();
+        assert_eq!(proven.phase(), HandoffPhase::TransferringOwnership, "{expected}");
+        proven.grant(&["study"]);
+        assert_eq!(proven.settle(), ["Acquire 0"], "{expected}");
+    }
+}
+
+#[test]
+fn nothing_is_put_back_when_nothing_was_done() {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    let plan = decide(&flight.handoff, &flight.seen, at(1));
+    flight.handoff.status = plan.status;
+    assert_eq!(flight.phase(), HandoffPhase::ReleasingGpu);
+    flight.handoff.spec.cancel = true;
+    assert_eq!(flight.settle(), Vec::<String>::new());
+    assert_eq!(flight.end(), "Cancelled Cancelled: cancelled; nothing had been done");
+}
+
+#[test]
+fn a_card_taken_out_of_its_hands_is_left() {
+    let mut releasing = Flight::new(vec![stop()]).let_in();
+    releasing.settle();
+    releasing.card(|gpu| gpu.status.as_mut().expect("told").handoff = Some("default/other".into()));
+    releasing.settle();
+    assert_eq!(releasing.end(), "Failed LeaseLost: the card was taken out of this handoff's hands");
+
+    let mut moved = Flight::new(vec![stop()]).let_in();
+    moved.settle();
+    moved.answer(Ok(""));
+    moved.free();
+    moved.grant(&["stranger"]);
+    moved.settle();
+    assert_eq!(moved.end(), "Failed LeaseLost: the lease went to somebody else");
+}
+
+#[test]
+fn a_recipient_that_cannot_take_it_gives_it_back_with_proof() {
+    let mut flight = signaling();
+    assert_eq!(leaver(&flight.handoff, flight.seen.gpu.as_deref()), Leaver::Nobody);
+    flight.seen.proof = Some(Proof::default());
+    assert_eq!(flight.answer(Err("out of memory")), ["back Release 0"]);
+    assert_eq!(leaver(&flight.handoff, flight.seen.gpu.as_deref()), Leaver::To);
+    assert_eq!(flight.answer(Ok("")), Vec::<String>::new());
+    assert!(!flight.status().rollback.expect("rolls back").return_lease, "a stop's answer is no proof");
+    flight.later(1);
+    flight.free();
+    assert!(flight.status().rollback.expect("rolls back").return_lease);
+    assert_eq!(leaver(&flight.handoff, flight.seen.gpu.as_deref()), Leaver::Nobody);
+    assert_eq!(flight.later(100), Vec::<String>::new(), "the old holder does not start before it has the lease");
+    flight.grant(&["prime"]);
+    assert_eq!(flight.settle(), ["back Acquire 0"]);
+    flight.answer(Ok(""));
+    assert_eq!(flight.end(), "Failed RecipientFailed: exec study take failed: out of memory; the old holder is back");
+    assert_eq!(flight.steps_back(), ["stop default/study Succeeded", "exec prime take Succeeded"]);
+}
+
+#[test]
+fn a_recipient_that_cannot_be_stopped_keeps_the_card() {
+    let mut flight = signaling();
+    flight.seen.proof = Some(Proof { blocker: Some("pid 9 is there".into()), ..Proof::default() });
+    flight.answer(Err("out of memory"));
+    flight.answer(Ok(""));
+    for _ in 0..4 {
+        flight.later(16);
+    }
+    assert_eq!(
+        flight.end(),
+        "Failed RecipientFailed: exec study take failed: out of memory; the new holder could not be stopped, and keeps \
+         the card: pid 9 is there"
+    );
+    assert!(!flight.status().rollback.expect("rolls back").return_lease);
+}
+
+#[test]
+fn a_recipient_that_is_deleted_fails() {
+    let mut flight = signaling();
+    flight.seen.to = None;
+    flight.settle();
+    assert_eq!(flight.status().error.as_deref(), Some("default/study is gone"));
+}
+
+#[test]
+fn a_step_that_is_not_required_may_fail() {
+    let mut flight = signaling();
+    let to = flight.seen.to.as_mut().expect("a recipient");
+    Arc::make_mut(&mut to.workload).spec.gpu.as_mut().expect("uses cards").acquire_steps[0].required = false;
+    flight.seen.claim_stands = true;
+    flight.answer(Err("no"));
+    assert_eq!(flight.phase(), HandoffPhase::Completed);
+}
+
+#[test]
+fn who_gets_it_from_a_person_gets_a_claim() {
+    type Change = fn(&mut Flight);
+    let cases: [(&str, Change, bool); 4] = [
+        ("somebody", |_| (), true),
+        ("the owner has it anyway", |f| f.card(|gpu| gpu.spec.owner = Some(holder("study"))), false),
+        ("it has a claim", |f| f.seen.claim_stands = true, false),
+        (
+            "it follows from who should have it",
+            |f| f.handoff.metadata.labels = Some(BTreeMap::from([(label::CAUSE.into(), "claim".into())])),
+            false,
+        ),
+    ];
+    for (what, change, expected) in cases {
+        let mut flight = signaling();
+        change(&mut flight);
+        let done = flight.answer(Ok(""));
+        assert_eq!(done == ["EnsureClaim"], expected, "{what}");
+        assert_eq!(flight.phase() == HandoffPhase::Completed, !expected, "{what}");
+    }
+}
+
+#[test]
+fn starts_are_what_the_workload_controller_says_they_are() {
+    let container = |state| Container {
+        id: ContainerId("c".into()),
+        name: "study-live".into(),
+        image: "x:1".into(),
+        image_id: "sha256:1".into(),
+        labels: BTreeMap::new(),
+        state,
+        health: None,
+        exit_code: 0,
+        oom_killed: false,
+        restarts_itself: false,
+        error: String::new(),
+        created_at: None,
+        started_at: None,
+        finished_at: None,
+        attachments: Vec::new(),
+        ports: Vec::new(),
+    };
+    let study = |wished: bool, health, state| {
+        let mut to = party("study", vec![]);
+        to.containers = vec![container(state)];
+        let workload = Arc::make_mut(&mut to.workload);
+        workload.spec.live.as_mut().expect("live").running = wished;
+        workload.spec.gpu.as_mut().expect("uses cards").acquire_steps.clear();
+        let live = VariantStatus {
+            container_id: Some("c".into()),
+            state: VariantState::Running,
+            health,
+            ..VariantStatus::default()
+        };
+        workload.status = Some(WorkloadStatus { live: Some(live), ..WorkloadStatus::default() });
+        to
+    };
+    let (running, exited) = (ContainerState::Running, ContainerState::Exited);
+    let healthy = VariantHealth::Healthy;
+    let cases = [
+        (study(true, healthy, running), 1, "Completed"),
+        (study(true, VariantHealth::Starting, running), 299, "SignalingRecipient"),
+        (study(true, healthy, exited), 299, "SignalingRecipient"),
+        (study(true, VariantHealth::Starting, running), 301, "rolls back"),
+        (study(false, healthy, exited), 1, "Completed"),
+    ];
+    for (to, after, expected) in cases {
+        let mut flight = Flight::new(vec![stop()]).let_in();
+        flight.settle();
+        flight.answer(Ok(""));
+        flight.free();
+        flight.grant(&["study"]);
+        flight.seen.claim_stands = true;
+        flight.seen.to = Some(study(true, VariantHealth::Starting, running));
+        flight.settle();
+        flight.seen.to = Some(to);
+        flight.later(after);
+        let rolls_back = flight.status().rollback.is_some();
+        let told = if rolls_back { "rolls back".to_owned() } else { format!("{:?}", flight.phase()) };
+        assert_eq!(told, expected, "after {after} s");
+    }
+}
+
+#[test]
+fn a_crash_begins_the_step_again() {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    assert_eq!(flight.settle(), ["Release 0"]);
+    assert_eq!(flight.settle(), ["Release 0"], "nobody is at it: a fresh process does not remember");
+    flight.seen.answer = Some(Answer::UnderWay);
+    assert_eq!(flight.settle(), Vec::<String>::new());
+}
+
+#[test]
+fn steps_that_change_under_way_are_not_taken_for_others() {
+    let mut flight = Flight::new(vec![exec("a", |_| ()), exec("b", |_| ())]).let_in();
+    flight.settle();
+    flight.answer(Err("no"));
+    flight.seen.from = Some(party("prime", vec![]));
+    flight.settle();
+    assert_eq!(flight.steps()[1], "exec prime b Failed");
+    assert_eq!(flight.phase(), HandoffPhase::WaitingCudaCleanup);
+}
+
+#[test]
+fn an_end_is_an_event() {
+    let mut flight = Flight::new(vec![stop()]);
+    flight.seen.gpu = None;
+    let plan = decide(&flight.handoff, &flight.seen, at(1));
+    let events: Vec<_> = plan.events.iter().map(|note| (note.type_, note.reason)).collect();
+    assert_eq!(events, [(EventType::Warning, "NoSuchGpu")]);
+}
