@@ -48,7 +48,7 @@ pub struct GpuSpec {
     /// Who holds it while nobody claims it; absent: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Holder>,
-    /// Claims may take it from its owner for a while.
+    /// Claims may take it from its owner for a while. False: it is the owner's alone, whichever of its variants.
     #[serde(default = "yes")]
     pub lend: bool,
     /// When a holder counts as gone from the card.
@@ -105,6 +105,13 @@ pub struct Holder {
     pub namespace: String,
     #[serde(default)]
     pub variant: Variant,
+}
+
+impl Holder {
+    /// The same Workload, whichever of its variants.
+    pub fn is_kin_of(&self, other: &Self) -> bool {
+        Self { variant: other.variant, ..self.clone() } == *other
+    }
 }
 
 fn default_namespace() -> String {
@@ -178,7 +185,7 @@ fn default_cleanup_timeout() -> u32 {
     120
 }
 fn default_cleanup_interval() -> u32 {
-    15
+    10
 }
 fn default_samples() -> u32 {
     3

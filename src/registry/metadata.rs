@@ -61,7 +61,7 @@ pub fn is_held(kind: &Kind, object: &Value) -> bool {
 /// A version that no store has made: a dry run's, a converted one.
 pub fn version(key: Key, revision: Revision, object: Value) -> Version {
     let json = Bytes::from(object.to_string());
-    Version { key, revision, object, json }
+    Version::new(key, revision, object, json)
 }
 
 /// An empty one and none are the same, as where upstream reads metadata into its type: `annotations: {}`, which `kubectl

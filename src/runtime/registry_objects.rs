@@ -51,7 +51,7 @@ impl RegistryObjects {
         let kind = self.kind::<K>()?;
         let name = name_of(&object)?;
         let written = self.registry.update(&kind, &name, untyped(&object)?, &self.options(subresource)).await?;
-        typed(&written.version.object).map(Arc::new)
+        typed(&written.version)
     }
 }
 
@@ -60,7 +60,7 @@ impl Objects for RegistryObjects {
         let name = name.clone();
         async move {
             match self.registry.get(&*self.kind::<K>()?, &name).await {
-                Ok(version) => Ok(Some(Arc::new(typed(&version.object)?))),
+                Ok(version) => typed(&version).map(Some),
                 Err(error) if error.reason == Reason::NotFound => Ok(None),
                 Err(error) => Err(error),
             }
@@ -73,7 +73,7 @@ impl Objects for RegistryObjects {
         async move {
             let kind = self.kind::<K>()?;
             let list = self.registry.list(&kind, namespace.as_deref(), &ListOptions::default()).await?;
-            Ok(list.items.iter().filter_map(readable).map(Arc::new).collect())
+            Ok(list.items.iter().filter_map(readable).collect())
         }
         .boxed()
     }
@@ -89,7 +89,7 @@ impl Objects for RegistryObjects {
             let namespace = object.meta().namespace.clone();
             let options = self.options(Subresource::Main);
             let written = self.registry.create(&kind, namespace.as_deref(), untyped(&object)?, &options).await?;
-            typed(&written.version.object).map(Arc::new)
+            typed(&written.version)
         }
         .boxed()
     }
@@ -116,7 +116,7 @@ impl Objects for RegistryObjects {
             let kind = self.kind::<K>()?;
             let options = self.options(Subresource::Main);
             let written = self.registry.patch(&kind, &name, Patch::Merge(patch), &options).await?;
-            typed(&written.version.object).map(Arc::new)
+            typed(&written.version)
         }
         .boxed()
     }
@@ -174,7 +174,7 @@ impl Follow {
         let kind = self.objects.kind::<K>()?;
         let list = registry.list(&kind, None, &ListOptions::default()).await?;
         self.cursor = Some(registry.watch(&kind, None, list.revision).await?);
-        let items = list.items.iter().filter_map(readable).map(Event::InitApply);
+        let items = list.items.iter().filter_map(readable).map(Arc::unwrap_or_clone).map(Event::InitApply);
         Ok([Event::Init].into_iter().chain(items).chain([Event::InitDone]).collect())
     }
 
@@ -186,7 +186,7 @@ impl Follow {
 }
 
 fn event<K: Object>(change: ChangeKind, version: &Arc<Version>) -> Option<Event<K>> {
-    let object = readable(version)?;
+    let object = Arc::unwrap_or_clone(readable(version)?);
     Some(match change {
         ChangeKind::Created | ChangeKind::Updated => Event::Apply(object),
         ChangeKind::Deleted => Event::Delete(object),
@@ -194,14 +194,14 @@ fn event<K: Object>(change: ChangeKind, version: &Arc<Version>) -> Option<Event<
 }
 
 /// One object that does not fit its type must not hide the others.
-fn readable<K: Object>(version: &Arc<Version>) -> Option<K> {
-    K::deserialize(&version.object)
-        .inspect_err(|error| error!(key = version.key.as_str(), %error, "stored object does not fit its type"))
-        .ok()
+fn readable<K: Object>(version: &Arc<Version>) -> Option<Arc<K>> {
+    let decoded = version.decoded.get(&version.object);
+    decoded.inspect_err(|error| error!(key = version.key.as_str(), %error, "stored object does not fit its type")).ok()
 }
 
-fn typed<K: Object>(object: &Value) -> ApiResult<K> {
-    K::deserialize(object)
+fn typed<K: Object>(version: &Version) -> ApiResult<Arc<K>> {
+    let decoded = version.decoded.get(&version.object);
+    decoded
         .map_err(|error| ApiError::new(Reason::InternalError, format!("stored object does not fit its type: {error}")))
 }
 

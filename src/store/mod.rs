@@ -8,6 +8,7 @@
 
 mod committer;
 pub mod conformance;
+mod decoded;
 mod embedded;
 mod engine;
 mod log;
@@ -22,6 +23,7 @@ use axum::body::Bytes;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+pub use decoded::Decoded;
 pub use embedded::{EmbeddedStore, Options};
 pub use engine::{Engine, EngineError, Entry, Image, Row};
 pub use memory::{Fault, MemoryEngine};
@@ -84,7 +86,7 @@ impl Prefix {
     }
 }
 
-/// One version of one object: parsed once, serialised once, shared by every reader and watcher.
+/// One version of one object: parsed once, serialised once, decoded into its type once, shared by every reader and watcher.
 #[derive(Debug, PartialEq)]
 pub struct Version {
     pub key: Key,
@@ -94,6 +96,14 @@ pub struct Version {
     pub object: Value,
     /// `object` as compact JSON.
     pub json: Bytes,
+    /// `object` as a Rust type, for those who want one.
+    pub decoded: Decoded,
+}
+
+impl Version {
+    pub fn new(key: Key, revision: Revision, object: Value, json: Bytes) -> Self {
+        Self { key, revision, object, json, decoded: Decoded::default() }
+    }
 }
 
 /// Every object a prefix covers, in key order, as of one revision.

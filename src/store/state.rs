@@ -144,7 +144,7 @@ impl State {
         self.head.0 += 1;
         stamp(&mut object, self.head);
         let json = serde_json::to_vec(&object).expect("a Value has string keys and no failing serializer");
-        Version { key, revision: self.head, object, json: json.into() }
+        Version::new(key, self.head, object, json.into())
     }
 
     /// Shows durable changes to readers and watchers. They are in order and follow `revision`, which is answered as it
@@ -259,7 +259,7 @@ fn parse(row: &Row) -> Result<Arc<Version>, EngineError> {
         what: format!("the object {} of revision {}", row.key.as_str(), row.revision),
         help: format!("It is not JSON ({error}). Restore a backup."),
     })?;
-    Ok(Arc::new(Version { key: row.key.clone(), revision: row.revision, object, json: Bytes::clone(&row.json) }))
+    Ok(Arc::new(Version::new(row.key.clone(), row.revision, object, Bytes::clone(&row.json))))
 }
 
 /// Fills in `metadata.resourceVersion`. What is not a JSON object has no metadata and stays as it is.

@@ -163,7 +163,7 @@ pub(super) fn snapshot(objects: Vec<Objects>) -> Snapshot {
             latest = latest.max(revision);
             let key = Key::new(&list.group, &list.plural, text("namespace"), text("name").unwrap_or_default());
             let json = object.to_string().into();
-            items.push(Arc::new(Version { key, revision, object, json }));
+            items.push(Arc::new(Version::new(key, revision, object, json)));
         }
     }
     items.sort_by(|a, b| a.key.cmp(&b.key));

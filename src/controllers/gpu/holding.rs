@@ -230,7 +230,7 @@ pub fn is_eligible(claim: &GpuClaim, gpu: &Gpu) -> bool {
         None => true,
         Some(needed) => total.is_some_and(|total| total >= needed),
     };
-    let lent = gpu.spec.lend || gpu.spec.owner.as_ref().is_none_or(|owner| *owner == spec.holder);
+    let lent = gpu.spec.lend || gpu.spec.owner.as_ref().is_none_or(|owner| owner.is_kin_of(&spec.holder));
     named && labelled && large && lent && gpu.metadata.deletion_timestamp.is_none()
 }
 

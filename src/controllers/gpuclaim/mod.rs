@@ -52,7 +52,11 @@ impl<O: Objects> Reconciler for GpuClaimReconciler<O> {
     const NAME: &'static str = "gpuclaim";
     const FINALIZER: Option<&'static str> = None;
 
-    async fn observe(&self, _: &GpuClaim) -> Result<decide::Observed, PassError> {
+    async fn observe(&self, claim: &GpuClaim) -> Result<decide::Observed, PassError> {
+        // Kept to be read for a while; nothing bears on them any more.
+        if claim.status.as_ref().is_some_and(|status| status.phase.is_terminal()) {
+            return Ok(decide::Observed::default());
+        }
         let read = |source| PassError::Objects { doing: "read the cards", source };
         let gpus = self.objects.list::<Gpu>(None).await.map_err(read)?;
         let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;

@@ -176,7 +176,7 @@ impl Pass<'_> {
                 return Some((HandoffReason::NoSuchWorkload, format!("there is no {to}")));
             }
         }
-        let owner = gpu.spec.owner.as_ref().filter(|owner| *owner != to && !gpu.spec.lend)?;
+        let owner = gpu.spec.owner.as_ref().filter(|owner| !gpu.spec.lend && !owner.is_kin_of(to))?;
         Some((HandoffReason::NotLent, format!("{} is {owner}'s alone", self.handoff.spec.gpu)))
     }
 

@@ -92,13 +92,10 @@ impl Pass<'_> {
         if verified && proven_since.is_some_and(|at| since.is_none_or(|since| at >= since)) {
             return Given::Proven;
         }
-        if !giver.back && done > 0 {
-            self.phase(HandoffPhase::WaitingCudaCleanup);
-        }
         let last_succeeded = last.is_some_and(|step| step.outcome == StepOutcome::Succeeded);
         let last_declared = done.checked_sub(1).and_then(|index| giver.plan.get(index));
         if let Some(declared) = last_declared.filter(|declared| declared.verify && last_succeeded)
-            && self.waits(since, declared.timeout_seconds)
+            && self.waits(giver, since, declared.timeout_seconds)
         {
             return Given::UnderWay;
         }
@@ -107,20 +104,24 @@ impl Pass<'_> {
             return Given::UnderWay;
         }
         let seconds = self.gpu().map_or(0, |gpu| gpu.spec.cleanup.timeout_seconds);
-        if self.waits(since, seconds) {
+        if self.waits(giver, since, seconds) {
             return Given::UnderWay;
         }
         let blocker = self.seen.proof.as_ref().and_then(|proof| proof.blocker.clone());
         Given::NotFreed(blocker.unwrap_or_else(|| "no GPU driver answers, so nothing can be proven".to_owned()))
     }
 
-    /// The time since then is not up; wakes when it is.
-    fn waits(&mut self, since: Option<Timestamp>, seconds: u32) -> bool {
+    /// The time since then is not up: waits for the card. Wakes when it is.
+    fn waits(&mut self, giver: &Giver, since: Option<Timestamp>, seconds: u32) -> bool {
         let until = plus(since.unwrap_or(self.now), seconds);
-        if self.now < until {
-            self.wake(until);
+        if self.now >= until {
+            return false;
         }
-        self.now < until
+        if !giver.back {
+            self.phase(HandoffPhase::WaitingCudaCleanup);
+        }
+        self.wake(until);
+        true
     }
 
     fn give_step(&mut self, step: &mut HandoffStep, index: usize, giver: &Giver) -> Given {

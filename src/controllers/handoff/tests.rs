@@ -17,7 +17,7 @@ use crate::{
         gpustep::ReleaseStep,
         handoff::{HandoffPhase, HandoffStatus, StepOutcome},
         label,
-        workload::{Variant, VariantHealth, VariantState, VariantStatus, WorkloadStatus},
+        workload::{CandidateSpec, Variant, VariantHealth, VariantState, VariantStatus, WorkloadStatus},
     },
     runtime::{events::EventType, reconciler::Finalizer},
 };
@@ -57,6 +57,16 @@ fn goes_from_step_to_step() {
     flight.settle();
     assert_eq!(flight.phase(), HandoffPhase::Completed);
     assert_eq!(flight.steps(), ["exec prime ask Succeeded", "exec study take Succeeded"]);
+}
+
+#[test]
+fn an_outsider_has_nothing_to_do_and_its_memory_is_waited_for() {
+    let mut flight = Flight::new(vec![]).let_in();
+    flight.seen.from = None;
+    assert_eq!(flight.settle(), Vec::<String>::new());
+    assert_eq!(flight.phase(), HandoffPhase::WaitingCudaCleanup);
+    flight.free();
+    assert_eq!(flight.phase(), HandoffPhase::TransferringOwnership);
 }
 
 #[test]
@@ -207,6 +217,18 @@ fn is_refused_before_anything_is_done() {
         assert_eq!(flight.end(), expected);
         assert!(flight.status().steps.is_empty(), "{expected}");
     }
+}
+
+#[test]
+fn a_card_that_is_not_lent_may_go_to_its_owners_other_variant() {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    flight.card(|gpu| gpu.spec.lend = false);
+    let mut to = party("prime", vec![]);
+    Arc::make_mut(&mut to.workload).spec.candidate = Some(CandidateSpec::default());
+    to.holder.variant = Variant::Candidate;
+    flight.handoff.spec.to = Some(to.holder.clone());
+    flight.seen.to = Some(to);
+    assert_eq!(flight.settle(), ["Release 0"]);
 }
 
 #[test]
