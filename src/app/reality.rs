@@ -50,13 +50,21 @@ impl World {
     }
 }
 
-/// An engine for people to look at: images are pulled, processes take a moment to answer and to stop.
+/// Images of the example whose processes wait to be told before they use the card.
+const WAIT_FOR_THE_CARD: [&str; 2] = ["localhost:5000/gaia-study:local", "localhost:5000/gaia-study-candidate:local"];
+
+/// An engine for people to look at: images are pulled, processes take a moment to answer and to stop, memory one to drain.
 pub fn leisurely(clock: Arc<dyn Clock>) -> SimulatedContainers {
     let behaviour = Behaviour {
         ready_after: Some(Duration::from_millis(1500)),
         stops: (Duration::from_millis(300), 0),
+        gpu_memory_mib: 10_240,
+        drains: Duration::from_millis(200),
         ..Behaviour::default()
     };
-    let others = Some(Image::pullable(Duration::from_secs(1), behaviour));
-    SimulatedContainers::new(clock, Images { others, ..Images::default() })
+    let image = |behaviour| Image::pullable(Duration::from_secs(1), behaviour);
+    let waits = Behaviour { gpu_at_start: false, ..behaviour.clone() };
+    let images = Images { others: Some(image(behaviour)), ..Images::default() };
+    let images = WAIT_FOR_THE_CARD.iter().fold(images, |images, name| images.with(name, image(waits.clone())));
+    SimulatedContainers::new(clock, images)
 }

@@ -30,17 +30,21 @@ fn follows_its_files_until_ctrl_c() {
     assert!(fs::read_to_string(&kubeconfig).expect("written").contains(&server.url));
     server.program.line("the last line", |line| line.starts_with("Ctrl-C"));
 
-    // Handoffs are told where the demo runs, too.
-    let created = server.says(&["handoff", "start", "--gpu", "gpu0", "--to", "gaia-study", "--no-wait"]);
-    let name = created.trim_start_matches("handoff.gaia.dev/").split(' ').next().expect("a name").to_owned();
-    server.program.line("the handoff", |line| line.contains(&format!("  {name}: ")));
-
-    // Two containers share the card: more than one of them takes, and far more than an idle card.
+    // Prime is on the card: far more than an idle one uses.
     let gpus = server.follow(&["watch", "gpus"]);
     gpus.line("gpu0 in use", |line| line.contains("/gpu0") && used_mib(line).is_some_and(|used| used > 2 * 4096));
     let gpu0 = server.says(&["get", "gpu", "gpu0", "-o", "yaml"]);
     assert!(gpu0.contains("workload: default/gaia-prime") && gpu0.contains("container: gaia-prime-live"), "{gpu0}");
+
+    // Handoffs are told where the demo runs, too.
+    let created = server.says(&["handoff", "start", "--gpu", "gpu0", "--to", "gaia-study", "--no-wait"]);
+    let name = created.trim_start_matches("handoff.gaia.dev/").split(' ').next().expect("a name").to_owned();
+    server.program.line("the handoff", |line| line.contains(&format!("  {name}: ")));
+    server.program.line("its end", |line| line.contains(&format!("  {name}: Completed")));
     drop(gpus);
+    // And back: study lets go of its memory when it is asked to, and is not stopped for it.
+    let back = server.says(&["handoff", "study-to-prime", "-o", "yaml"]);
+    assert!(back.contains("/study/gpu-release") && !back.contains("stop default/gaia-study"), "{back}");
 
     let watch = server.follow(&["watch", "workloads"]);
     watch.line("gaia-study", |line| line.starts_with("ADDED") && line.contains("/gaia-study"));

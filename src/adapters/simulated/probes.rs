@@ -65,7 +65,7 @@ impl Probes for SimulatedProbes {
                 ProbeOutcome::Failure(why) | ProbeOutcome::Unknown(why) => return Err(why),
             }
             let specs = self.containers.specs();
-            let spec = specs.iter().find(|(seen, ..)| seen.id == target.id).map(|(_, spec, _)| spec);
+            let spec = specs.iter().find(|(seen, _)| seen.id == target.id).map(|(_, spec)| spec);
             let args = spec.and_then(|spec| spec.args.as_deref()).unwrap_or_default();
             let named = ["--served-model-name", "--model"].into_iter().find_map(|flag| {
                 let at = args.iter().position(|arg| arg == flag)?;

@@ -9,16 +9,46 @@ use crate::adapters::containers::EngineEvent;
 /// Something done to the engine at a caller's wish. `Display` says it to people (`gaia plan`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    Create { name: String, image: String },
-    Start { name: String },
-    Stop { name: String },
-    Remove { name: String },
-    Rename { from: String, to: String },
-    ForbidRestarts { name: String },
-    EnsureNetwork { network: String },
-    Attach { name: String, network: String, aliases: Vec<String> },
-    Pull { image: String },
-    Exec { name: String, command: Vec<String> },
+    Create {
+        name: String,
+        image: String,
+    },
+    Start {
+        name: String,
+    },
+    Stop {
+        name: String,
+    },
+    Remove {
+        name: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    ForbidRestarts {
+        name: String,
+    },
+    EnsureNetwork {
+        network: String,
+    },
+    Attach {
+        name: String,
+        network: String,
+        aliases: Vec<String>,
+    },
+    Pull {
+        image: String,
+    },
+    Exec {
+        name: String,
+        command: Vec<String>,
+    },
+    /// A request after which its process holds more or less of a card.
+    Ask {
+        name: String,
+        path: String,
+    },
 }
 
 impl std::fmt::Display for Effect {
@@ -38,6 +68,7 @@ impl std::fmt::Display for Effect {
                 write!(f, "attach container {name} to network {network} as {}", aliases.join(", "))
             }
             Effect::Pull { image } => write!(f, "pull image {image}"),
+            Effect::Ask { name, path } => write!(f, "ask the process in container {name} for {path}"),
             Effect::Exec { name, command } => write!(f, "run {} in container {name}", command.join(" ")),
         }
     }
@@ -67,6 +98,44 @@ pub enum Fault {
     Crash,
 }
 
+/// What becomes of a request to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PeerFault {
+    #[default]
+    None,
+    /// An answer other than 2xx, and nothing is done.
+    Refuse,
+    /// 200, and nothing is done.
+    Lie,
+    /// Done, and no answer.
+    LoseAnswer,
+    /// So much later.
+    Slow(Duration),
+    /// No answer until the caller's time is up, and nothing is done.
+    Hang,
+    /// As [`Fault::Crash`].
+    Crash,
+}
+
+/// What becomes of a look at a card, or at all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CardFault {
+    #[default]
+    None,
+    /// The driver does not answer.
+    Refuse,
+    /// Nor does it say so before the caller's patience ends.
+    Hang,
+    /// So much later.
+    Slow(Duration),
+    /// The card is not there (any more).
+    Lost,
+    /// The card is there, but neither its memory nor its processes are told.
+    Untold,
+    /// As [`Fault::Crash`].
+    Crash,
+}
+
 /// What happens to a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delivery {
@@ -93,6 +162,16 @@ pub trait Faults: Send {
     /// Before a read: list, inspect, image.
     fn read(&mut self) -> Fault {
         Fault::None
+    }
+
+    /// Before a request reaches the process in the container of that name.
+    fn ask(&mut self, _name: &str, _path: &str) -> PeerFault {
+        PeerFault::None
+    }
+
+    /// Before a look at a card, or at all of them.
+    fn cards(&mut self) -> CardFault {
+        CardFault::None
     }
 
     fn notification(&mut self, _event: &EngineEvent) -> Delivery {

@@ -122,7 +122,7 @@ impl SimulatedContainers {
                 let (network, aliases) = ((*network).to_owned(), Vec::new());
                 seen.attachments.push(Attachment { network, aliases, ip: None });
             }
-            machine.containers.insert(id.clone(), Held { seen, spec: None, run: 0, ready: false, forced: None });
+            machine.containers.insert(id.clone(), Held::new(seen, None));
             machine.emit(&id, "create");
             machine.start(&id, now).ok()?;
             Some(id)
@@ -162,6 +162,7 @@ impl SimulatedContainers {
             machine.up = false;
             let ids: Vec<_> = machine.containers.keys().cloned().collect();
             ids.iter().for_each(|id| machine.die(id, 0, now));
+            machine.lingering.clear();
             machine.outbox.clear();
         });
     }

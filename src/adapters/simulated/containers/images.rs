@@ -37,6 +37,14 @@ pub struct Behaviour {
     pub exec: BTreeMap<Vec<String>, ExecResult>,
     /// What it takes of each GPU it is given.
     pub gpu_memory_mib: u64,
+    /// It takes that when it starts; else when it is told to.
+    pub gpu_at_start: bool,
+    /// What it keeps of each GPU when it was told to let go, for its process stays there.
+    pub asleep_mib: u64,
+    /// From letting go of memory, or its end, until that is free.
+    pub drains: Duration,
+    /// A child of its process outlives it by so long, and keeps the memory.
+    pub orphan: Option<Duration>,
 }
 
 impl Default for Behaviour {
@@ -50,6 +58,10 @@ impl Default for Behaviour {
             stops: (Duration::ZERO, 0),
             exec: BTreeMap::new(),
             gpu_memory_mib: 4096,
+            gpu_at_start: true,
+            asleep_mib: 0,
+            drains: Duration::ZERO,
+            orphan: None,
         }
     }
 }

@@ -39,8 +39,7 @@ impl Machine {
             labels,
             ..blank(id.clone(), &request.name, &request.spec.image, now)
         };
-        let held = Held { seen, spec: Some(request.spec.clone()), run: 0, ready: false, forced: None };
-        self.containers.insert(id.clone(), held);
+        self.containers.insert(id.clone(), Held::new(seen, Some(request.spec.clone())));
         self.emit(&id, "create");
         Ok(id)
     }
@@ -65,15 +64,20 @@ impl Machine {
             return Err(self.start_failed(id, TerminalReason::StartFailed, 127, message.clone()));
         }
         self.give_addresses(id);
+        let pid = self.next_pid();
         let health = (behaviour.healthcheck || spec.healthcheck.is_some()).then_some(EngineHealth::Starting);
         let held = self.get_mut(id)?;
         held.run += 1;
+        held.pid = pid;
         held.ready = false;
         let seen = &mut held.seen;
         (seen.state, seen.health, seen.ports) = (ContainerState::Running, health, ports);
         (seen.exit_code, seen.oom_killed, seen.error) = (0, false, String::new());
         (seen.started_at, seen.finished_at) = (Some(now.timestamp), None);
         let run = held.run;
+        if behaviour.gpu_at_start {
+            self.take_cards(id);
+        }
         self.emit(id, "start");
         self.schedule_life(id, run, &spec, &behaviour, now);
         Ok(true)
@@ -157,10 +161,11 @@ impl Machine {
 
     /// The process is gone, for whatever reason.
     pub fn die(&mut self, id: &ContainerId, exit_code: i64, now: Moment) {
-        let Some(held) = self.containers.get_mut(id) else { return };
-        if !is_alive(held.seen.state) {
+        if !self.containers.get(id).is_some_and(|held| is_alive(held.seen.state)) {
             return;
         }
+        self.leave_cards(id, now);
+        let Some(held) = self.containers.get_mut(id) else { return };
         let seen = &mut held.seen;
         (seen.state, seen.health, seen.exit_code) = (ContainerState::Exited, None, exit_code);
         seen.finished_at = Some(now.timestamp);

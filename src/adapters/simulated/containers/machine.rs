@@ -12,12 +12,13 @@ use super::{
     events::EventLog,
     faults::{Effect, EffectRecord},
     images::{Behaviour, Images},
+    vram::Lingering,
 };
 use crate::{
     adapters::containers::{
         Container, ContainerId, ContainerState, EngineError, EngineEvent, EngineHealth, EngineResult,
     },
-    api::container::ContainerSpec,
+    api::container::{ContainerSpec, Gpus},
 };
 
 /// Records of effects that are kept; the oldest go first.
@@ -49,9 +50,18 @@ pub(super) struct Held {
     pub ready: bool,
     /// Set by hand: whether it answers, whatever its image says.
     pub forced: Option<bool>,
+    /// Of its process, on the host.
+    pub pid: u32,
+    /// What the process holds now of each card that it was given.
+    pub gpu_mib: u64,
 }
 
 impl Held {
+    /// Just made, or found.
+    pub fn new(seen: Container, spec: Option<ContainerSpec>) -> Self {
+        Self { seen, spec, run: 0, ready: false, forced: None, pid: 0, gpu_mib: 0 }
+    }
+
     pub fn answers(&self) -> bool {
         self.seen.state == ContainerState::Running && self.forced.unwrap_or(self.ready)
     }
@@ -81,6 +91,10 @@ pub(super) enum Due {
         run: u64,
     },
     Deliver(EngineEvent),
+    /// Memory of a card is free at last.
+    Drained {
+        serial: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -97,8 +111,13 @@ pub(super) struct Machine {
     /// Told, not yet delivered: the handle asks the faults about each.
     pub outbox: Vec<EngineEvent>,
     pub records: VecDeque<EffectRecord>,
+    /// Memory of cards that drains, the elder first.
+    pub lingering: Vec<Lingering>,
+    /// Processes on cards outside of any container, by name.
+    pub strangers: BTreeMap<String, (u32, Gpus, u64)>,
     due: BTreeMap<(Instant, u64), Due>,
     serial: u64,
+    pids: u32,
 }
 
 impl Machine {
@@ -113,14 +132,22 @@ impl Machine {
             events: EventLog::default(),
             outbox: Vec::new(),
             records: VecDeque::new(),
+            lingering: Vec::new(),
+            strangers: BTreeMap::new(),
             due: BTreeMap::new(),
             serial: 0,
+            pids: 1000,
         }
     }
 
     pub fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
+    }
+
+    pub fn next_pid(&mut self) -> u32 {
+        self.pids += 1;
+        self.pids
     }
 
     /// An id that no container has: those of an observed simulated engine were made from the same numbers.
@@ -161,6 +188,7 @@ impl Machine {
             Due::GiveUp { id, run } if self.is_running(&id, run) => self.judge_health(&id, EngineHealth::Unhealthy),
             Due::Exit { .. } | Due::Ready { .. } | Due::GiveUp { .. } => {}
             Due::Deliver(event) => self.events.push(event),
+            Due::Drained { serial } => self.drained(serial),
         }
     }
 

@@ -12,6 +12,7 @@ mod networks;
 #[cfg(test)]
 mod tests;
 mod verbs;
+mod vram;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,9 +21,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use faults::{Delivery, Effect, EffectRecord, Fault, Faults, NoFaults};
+pub use faults::{CardFault, Delivery, Effect, EffectRecord, Fault, Faults, NoFaults, PeerFault};
 pub use images::{Behaviour, Image, Images, Presence};
 use machine::{Due, Held, Machine, Moment};
+pub use vram::Resident;
+pub(in crate::adapters::simulated) use vram::{Asked, Wish};
 
 use crate::{
     adapters::containers::{Container, ContainerId, EngineEvent},
@@ -75,7 +78,7 @@ impl SimulatedContainers {
                 machine.ensure_network(&attachment.network);
             }
             let ready = machine::is_alive(seen.state);
-            machine.containers.insert(seen.id.clone(), Held { seen, spec: None, run: 0, ready, forced: None });
+            machine.containers.insert(seen.id.clone(), Held { ready, ..Held::new(seen, None) });
         }
         drop(machine);
         engine
@@ -111,13 +114,13 @@ impl SimulatedContainers {
         machine.containers.get(id).map(Held::answers)
     }
 
-    /// What each container was made from, and what its process takes of each GPU. Those that were found are left out.
-    pub(in crate::adapters::simulated) fn specs(&self) -> Vec<(Container, ContainerSpec, u64)> {
+    /// What each container was made from. Those that were found are left out.
+    pub(in crate::adapters::simulated) fn specs(&self) -> Vec<(Container, ContainerSpec)> {
         let now = self.now();
         let mut machine = self.lock();
         machine.advance(now);
         let made = machine.containers.values().filter_map(|held| Some((held, held.spec.clone()?)));
-        made.map(|(held, spec)| (held.seen.clone(), spec, machine.behaviour(&held.seen.image).gpu_memory_mib)).collect()
+        made.map(|(held, spec)| (held.seen.clone(), spec)).collect()
     }
 
     fn now(&self) -> Moment {
@@ -166,6 +169,18 @@ impl SimulatedContainers {
             }
             Delivery::Delay(by) => machine.schedule(now, by, Due::Deliver(event)),
         }
+    }
+
+    /// What the next look at a card comes to. Takes as long as the look does.
+    pub(in crate::adapters::simulated) async fn look_at_cards(&self) -> CardFault {
+        let fault = self.faults().cards();
+        match fault {
+            CardFault::Hang => std::future::pending().await,
+            CardFault::Slow(by) => tokio::time::sleep(by).await,
+            CardFault::Crash => self.crash().await,
+            CardFault::None | CardFault::Refuse | CardFault::Lost | CardFault::Untold => {}
+        }
+        fault
     }
 
     /// Waits until `look` finds what it looks for. Its caller sees to it that this comes to pass.

@@ -86,13 +86,13 @@ impl SimulatedContainers {
         }
     }
 
-    async fn crash<T>(&self) -> T {
+    pub(super) async fn crash<T>(&self) -> T {
         self.shared.crashes.send_modify(|count| *count += 1);
         std::future::pending().await
     }
 
     /// What people call the container; the id when it is gone.
-    fn name_of(&self, id: &ContainerId) -> String {
+    pub(super) fn name_of(&self, id: &ContainerId) -> String {
         self.lock().containers.get(id).map_or_else(|| id.0.clone(), |held| held.seen.name.clone())
     }
 
