@@ -30,10 +30,9 @@ use crate::{
 /// object that does not hold the finalizer.
 pub fn before_effect(world: &World, effect: &Effect) {
     let (name, adoptable) = match effect {
-        Effect::Start { name }
-        | Effect::Stop { name }
-        | Effect::Exec { name, .. }
-        | Effect::Ask { name, .. } => (name, true),
+        Effect::Start { name } | Effect::Stop { name } | Effect::Exec { name, .. } | Effect::Ask { name, .. } => {
+            (name, true)
+        }
         Effect::Remove { name }
         | Effect::Rename { from: name, .. }
         | Effect::ForbidRestarts { name }

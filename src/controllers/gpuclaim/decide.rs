@@ -170,9 +170,17 @@ fn wait(status: &mut GpuClaimStatus, claim: &GpuClaim, name: &str, observed: &Ob
     let holders: Vec<String> = leases(gpu).iter().map(|lease| lease.holder.to_string()).collect();
     let who = if holders.is_empty() { "the card to be handed over".to_owned() } else { holders.join(", ") };
     status.waiting_for = Some(who.clone());
-    let ends = leases(gpu).iter().filter_map(|lease| lease.claim.as_ref()).filter_map(|holding| {
-        observed.claims.iter().find(|c| claim_name(c) == *holding)?.status.as_ref()?.expires_at.clone()
-    });
-    status.expected_at = ends.max().filter(|_| status.position == Some(1));
+    status.expected_at = best.and_then(|(place, _)| expected_at(gpu, place, observed));
     (GpuClaimReason::Queued, format!("waits for {who}"))
+}
+
+/// When those who hold the card must have given it back, and everybody before `place` has had it for as long as they may.
+/// None: one of them may keep it for as long as it likes.
+fn expected_at(gpu: &Gpu, place: usize, observed: &Observed) -> Option<Time> {
+    let find = |name: &String| observed.claims.iter().find(|claim| claim_name(claim) == *name);
+    let ends = leases(gpu).iter().map(|lease| find(lease.claim.as_ref()?)?.status.as_ref()?.expires_at.clone());
+    let free_at = ends.collect::<Option<Vec<Time>>>()?.into_iter().max()?;
+    let before = gpu.status.iter().flat_map(|status| &status.queue).take(place);
+    let seconds: Option<u32> = before.map(|entry| find(&entry.claim)?.spec.max_hold_seconds).sum();
+    Some(Time(plus(free_at.0, seconds?)))
 }

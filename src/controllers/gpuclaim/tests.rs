@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::decide::{Observed, decide};
 use crate::{
     api::{
-        gpu::{Gpu, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
+        gpu::{Gpu, GpuSpec, GpuStatus, Holder, HolderKind, Lease, QueueEntry},
         gpuclaim::{GpuClaim, GpuClaimPhase, GpuClaimSpec, GpuClaimStatus},
     },
     runtime::reconciler::Requeue,
@@ -97,4 +97,33 @@ fn what_is_over_stays_over_and_goes_after_an_hour() {
     let plan = decide(&released, &card(true), at(2));
     assert!(plan.status.is_none() && !plan.acts() && plan.requeue != Requeue::OnChange);
     assert!(decide(&released, &card(false), at(3601)).acts());
+}
+
+#[test]
+fn a_waiter_is_told_when_those_before_it_must_be_done() {
+    let named = |name: &str, change: fn(&mut GpuClaimSpec)| {
+        let mut claim = claim(change);
+        claim.metadata.name = Some(name.into());
+        claim
+    };
+    let mut holding = named("holding", |spec| spec.max_hold_seconds = Some(100));
+    holding.status = Some(GpuClaimStatus { expires_at: Some(Time(at(100))), ..GpuClaimStatus::default() });
+    // Who is before `c`, and when `c` may expect the card.
+    type Change = fn(&mut GpuClaimSpec);
+    let brief: Change = |spec| spec.max_hold_seconds = Some(20);
+    let endless: Change = |_| ();
+    let cases: [(Vec<Change>, Option<i64>); 4] =
+        [(vec![], Some(100)), (vec![brief], Some(120)), (vec![brief, brief], Some(140)), (vec![brief, endless], None)];
+    for (before, expected) in cases {
+        let mut seen = card(true);
+        let waiters = before.iter().enumerate().map(|(at, change)| Arc::new(named(&format!("w{at}"), *change)));
+        seen.claims = waiters.chain([Arc::new(holding.clone())]).collect();
+        let gpu = Arc::make_mut(&mut seen.gpus[0]).status.as_mut().expect("told");
+        gpu.leases[0].claim = Some("default/holding".into());
+        let names = (0..before.len()).map(|at| format!("default/w{at}")).chain(["default/c".to_owned()]);
+        gpu.queue = names.map(|claim| QueueEntry { claim, ..QueueEntry::default() }).collect();
+        let status = decide(&claim(|_| ()), &seen, at(1)).status.expect("told");
+        assert_eq!(status.position, Some(u32::try_from(before.len()).expect("few") + 1));
+        assert_eq!(status.expected_at, expected.map(|second| Time(at(second))), "{} before it", before.len());
+    }
 }
