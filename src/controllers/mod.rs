@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use crate::{
     adapters::{containers::Containers, gpus::Gpus, peers::Peers, probes::Probes},
-    runtime::{clock::Clock, events::Recorder, metrics::RuntimeMetrics, objects::Objects, supervisor::Supervisor},
+    runtime::{
+        clock::Clock, controller::Basis, events::Recorder, metrics::RuntimeMetrics, objects::Objects,
+        supervisor::Supervisor,
+    },
 };
 
 /// What controllers are built from.
@@ -32,15 +35,27 @@ pub struct Context<O: Objects> {
     pub seed: u64,
 }
 
+impl<O: Objects> Context<O> {
+    pub fn basis(&self) -> Basis<O> {
+        Basis {
+            objects: self.objects.clone(),
+            recorder: self.recorder.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            seed: self.seed,
+        }
+    }
+}
+
 /// One row a controller: for people, for `/debug/controllers`, and for the test that no status has two writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Controller {
     pub name: &'static str,
     /// Kinds of objects and parts of reality that its decisions come from.
     pub reads: &'static [&'static str],
-    /// The kind whose status it alone writes.
-    pub writes_status_of: &'static str,
-    /// What of reality it changes.
+    /// The kind whose status it alone writes, if any.
+    pub writes_status_of: Option<&'static str>,
+    /// What of reality, and which objects, it changes.
     pub acts_on: &'static [&'static str],
 }
 
@@ -48,26 +63,26 @@ pub const CONTROLLERS: &[Controller] = &[
     Controller {
         name: "workload",
         reads: &["Workload", "Gpu", "Handoff", "containers", "probes"],
-        writes_status_of: "Workload",
+        writes_status_of: Some("Workload"),
         acts_on: &["containers"],
     },
     Controller {
         name: "promotion",
         reads: &["Promotion", "Workload", "Handoff", "Gpu", "containers", "probes"],
-        writes_status_of: "Promotion",
+        writes_status_of: Some("Promotion"),
         acts_on: &["Workload", "Handoff", "containers"],
     },
     Controller {
         name: "gpu",
         reads: &["Gpu", "GpuClaim", "Handoff", "Workload", "gpus", "containers"],
-        writes_status_of: "Gpu",
+        writes_status_of: Some("Gpu"),
         acts_on: &[],
     },
-    Controller { name: "gpuclaim", reads: &["GpuClaim", "Gpu"], writes_status_of: "GpuClaim", acts_on: &[] },
+    Controller { name: "gpuclaim", reads: &["GpuClaim", "Gpu"], writes_status_of: Some("GpuClaim"), acts_on: &[] },
     Controller {
         name: "handoff",
         reads: &["Handoff", "Gpu", "GpuClaim", "Workload", "gpus", "containers"],
-        writes_status_of: "Handoff",
+        writes_status_of: Some("Handoff"),
         acts_on: &["containers", "peers"],
     },
 ];
@@ -87,7 +102,7 @@ mod controllers_table {
 
     #[test]
     fn no_status_has_two_writers() {
-        let mut written: Vec<&str> = CONTROLLERS.iter().map(|c| c.writes_status_of).collect();
+        let mut written: Vec<&str> = CONTROLLERS.iter().filter_map(|c| c.writes_status_of).collect();
         written.sort_unstable();
         let count = written.len();
         written.dedup();

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`reconciler`] | what is a pass, and what follows from how it ended |
 //! | [`queue`] | who runs the passes, one at a time per object |
+//! | [`controller`] | what starts a controller: its queue, and tasks that follow other kinds |
 //! | [`wakeups`], [`follow`] | how anything else asks for a pass |
 //! | [`backoff`] | how long to wait after failures |
 //! | [`objects`], [`registry_objects`] | how controllers see objects |
@@ -28,6 +29,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod controller;
 pub mod event_writer;
 pub mod events;
 pub mod follow;

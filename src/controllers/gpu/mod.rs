@@ -17,7 +17,7 @@ mod leases_tests;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -40,11 +40,10 @@ use crate::{
     },
     registry::{ApiResult, ObjectName, Reason},
     runtime::{
-        follow::follow,
+        controller,
         objects::Objects,
-        queue::Queue,
-        reconciler::{Driver, PassError, Plan, Reconciler, Requeue, name_of},
-        supervisor::{Stage, Supervisor},
+        reconciler::{PassError, Plan, Reconciler, Requeue, name_of},
+        supervisor::Supervisor,
         wakeups::{Wake, Wakeups},
     },
 };
@@ -184,38 +183,12 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
 
 /// Starts the controller's tasks.
 pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
-    let driver = Driver::new(
-        Arc::new(GpuReconciler::new(context)),
-        context.objects.clone(),
-        context.recorder.clone(),
-        context.clock.clone(),
-        context.metrics.clone(),
-        context.seed,
-    );
-    let wakeups = Wakeups::default();
-    let queue = Queue::new(Arc::new(driver), wakeups.clone());
-    supervisor.spawn(Stage::Controllers, "gpus", |shutdown| async move {
-        queue.run(shutdown).await;
-        Ok::<(), Infallible>(())
-    });
-    let (objects, wake) = (context.objects.clone(), wakeups.clone());
-    supervisor.spawn(Stage::Controllers, "gpu-claims-followed", |shutdown| async move {
-        follow(objects, wake, |_: &GpuClaim| vec![Wake::Everything], shutdown).await;
-        Ok::<(), Infallible>(())
-    });
-    let (objects, wake) = (context.objects.clone(), wakeups.clone());
-    supervisor.spawn(Stage::Controllers, "gpu-handoffs-followed", |shutdown| async move {
-        let card = |handoff: &Handoff| vec![Wake::One(ObjectName { namespace: None, name: handoff.spec.gpu.clone() })];
-        follow(objects, wake, card, shutdown).await;
-        Ok::<(), Infallible>(())
-    });
-    let objects = context.objects.clone();
-    supervisor.spawn(Stage::Controllers, "gpu-workloads-followed", |shutdown| async move {
-        let cards = |workload: &Workload| {
-            let members = workload.spec.gpu.iter().flat_map(|gpu| gpu.members.clone());
-            members.map(|name| Wake::One(ObjectName { namespace: None, name })).collect()
-        };
-        follow(objects, wakeups, cards, shutdown).await;
-        Ok::<(), Infallible>(())
+    let reconciler = GpuReconciler::new(context);
+    let mut gpus = controller::start("gpus", reconciler, Wakeups::default(), context.basis(), supervisor);
+    let one = |name: &String| Wake::One(ObjectName { namespace: None, name: name.clone() });
+    gpus.follow("gpu-claims-followed", |_: &GpuClaim| vec![Wake::Everything]);
+    gpus.follow("gpu-handoffs-followed", move |handoff: &Handoff| vec![one(&handoff.spec.gpu)]);
+    gpus.follow("gpu-workloads-followed", move |workload: &Workload| {
+        workload.spec.gpu.iter().flat_map(|gpu| &gpu.members).map(one).collect()
     });
 }

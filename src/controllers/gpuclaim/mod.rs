@@ -5,7 +5,7 @@ pub mod decide;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -17,11 +17,10 @@ use crate::{
     },
     registry::ObjectName,
     runtime::{
-        follow::follow,
+        controller,
         objects::Objects,
-        queue::Queue,
-        reconciler::{Driver, PassError, Plan, Reconciler, name_of},
-        supervisor::{Stage, Supervisor},
+        reconciler::{PassError, Plan, Reconciler, name_of},
+        supervisor::Supervisor,
         wakeups::{Wake, Wakeups},
     },
 };
@@ -89,23 +88,7 @@ impl<O: Objects> Reconciler for GpuClaimReconciler<O> {
 
 /// Starts the controller's tasks.
 pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
-    let driver = Driver::new(
-        Arc::new(GpuClaimReconciler::new(context)),
-        context.objects.clone(),
-        context.recorder.clone(),
-        context.clock.clone(),
-        context.metrics.clone(),
-        context.seed,
-    );
-    let wakeups = Wakeups::default();
-    let queue = Queue::new(Arc::new(driver), wakeups.clone());
-    supervisor.spawn(Stage::Controllers, "gpuclaims", |shutdown| async move {
-        queue.run(shutdown).await;
-        Ok::<(), Infallible>(())
-    });
-    let objects = context.objects.clone();
-    supervisor.spawn(Stage::Controllers, "claims-cards-followed", |shutdown| async move {
-        follow(objects, wakeups, |_: &Gpu| vec![Wake::Everything], shutdown).await;
-        Ok::<(), Infallible>(())
-    });
+    let reconciler = GpuClaimReconciler::new(context);
+    let mut claims = controller::start("gpuclaims", reconciler, Wakeups::default(), context.basis(), supervisor);
+    claims.follow("claims-cards-followed", |_: &Gpu| vec![Wake::Everything]);
 }

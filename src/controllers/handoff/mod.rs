@@ -28,7 +28,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -45,11 +45,10 @@ use crate::{
     },
     registry::{ObjectName, Reason},
     runtime::{
-        follow::follow,
+        controller,
         objects::Objects,
-        queue::Queue,
-        reconciler::{Driver, PassError, Plan, Reconciler},
-        supervisor::{Stage, Supervisor},
+        reconciler::{PassError, Plan, Reconciler},
+        supervisor::Supervisor,
         wakeups::{Wake, Wakeups},
     },
 };
@@ -150,32 +149,12 @@ impl<O: Objects> Reconciler for HandoffReconciler<O> {
 /// Starts the controller's tasks.
 pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     let wakeups = Wakeups::default();
-    let driver = Driver::new(
-        Arc::new(HandoffReconciler::new(context, &wakeups)),
-        context.objects.clone(),
-        context.recorder.clone(),
-        context.clock.clone(),
-        context.metrics.clone(),
-        context.seed,
-    );
-    let queue = Queue::new(Arc::new(driver), wakeups.clone());
-    supervisor.spawn(Stage::Controllers, "handoffs", |shutdown| async move {
-        queue.run(shutdown).await;
-        Ok::<(), Infallible>(())
-    });
+    let reconciler = HandoffReconciler::new(context, &wakeups);
+    let mut handoffs = controller::start("handoffs", reconciler, wakeups, context.basis(), supervisor);
     // Few are under way at a time, and one that has ended is looked at and left.
-    let (objects, wake) = (context.objects.clone(), wakeups.clone());
-    supervisor.spawn(Stage::Controllers, "handoff-cards-followed", |shutdown| async move {
-        follow(objects, wake, |_: &Gpu| vec![Wake::Everything], shutdown).await;
-        Ok::<(), Infallible>(())
-    });
-    let objects = context.objects.clone();
-    supervisor.spawn(Stage::Controllers, "handoff-workloads-followed", |shutdown| async move {
-        let uses_cards = |workload: &Workload| match &workload.spec.gpu {
-            Some(_) => vec![Wake::Everything],
-            None => Vec::new(),
-        };
-        follow(objects, wakeups, uses_cards, shutdown).await;
-        Ok::<(), Infallible>(())
+    handoffs.follow("handoff-cards-followed", |_: &Gpu| vec![Wake::Everything]);
+    handoffs.follow("handoff-workloads-followed", |workload: &Workload| match &workload.spec.gpu {
+        Some(_) => vec![Wake::Everything],
+        None => Vec::new(),
     });
 }

@@ -25,12 +25,10 @@ pub mod telling;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, future::ready, sync::Arc};
+use std::sync::Arc;
 
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use kube::runtime::{reflector::Store, watcher::Event};
-use tokio_util::sync::CancellationToken;
+use kube::{ResourceExt, runtime::reflector::Store};
 
 use self::{
     commands::Commands,
@@ -48,11 +46,11 @@ use crate::{
     },
     registry::ObjectName,
     runtime::{
-        objects::{Object, Objects},
-        queue::Queue,
-        reconciler::{Driver, PassError, Plan, Reconciler, name_of},
-        supervisor::{Stage, Supervisor},
-        wakeups::Wakeups,
+        controller,
+        objects::Objects,
+        reconciler::{PassError, Plan, Reconciler, name_of},
+        supervisor::Supervisor,
+        wakeups::{Wake, Wakeups},
     },
 };
 
@@ -113,76 +111,27 @@ impl<O: Objects> Reconciler for PromotionReconciler<O> {
     }
 }
 
-/// Starts the controller's two tasks.
+/// Starts the controller's tasks.
 pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     let wakeups = Wakeups::default();
-    let reconciler = Arc::new(PromotionReconciler::new(context, &wakeups));
-    let driver = Driver::new(
-        reconciler,
-        context.objects.clone(),
-        context.recorder.clone(),
-        context.clock.clone(),
-        context.metrics.clone(),
-        context.seed,
-    );
-    let queue = Queue::new(Arc::new(driver), wakeups.clone());
-    let (objects, promotions) = (context.objects.clone(), queue.store());
-    supervisor.spawn(Stage::Controllers, "promotions", |shutdown| async move {
-        queue.run(shutdown).await;
-        Ok::<(), Infallible>(())
+    let reconciler = PromotionReconciler::new(context, &wakeups);
+    let mut promotions = controller::start("promotions", reconciler, wakeups, context.basis(), supervisor);
+    let waiting = |store: &Store<Promotion>, concerned: &dyn Fn(&Promotion) -> bool| {
+        let waiting = |p: &Promotion| p.status.as_ref().is_none_or(|status| !status.phase.is_terminal());
+        let all = store.state();
+        all.iter().filter(|p| waiting(p) && concerned(p)).map(|p| Wake::One(name_of(&**p))).collect()
+    };
+    let store = promotions.store.clone();
+    promotions.follow("promotion-workloads-followed", move |workload: &Workload| {
+        let changed = name_of(workload);
+        waiting(&store, &|p| p.metadata.namespace == changed.namespace && p.spec.workload == changed.name)
     });
-    supervisor.spawn(Stage::Controllers, "promotion-hints", |shutdown| async move {
-        hints(objects, promotions, wakeups, shutdown).await;
-        Ok::<(), Infallible>(())
+    let store = promotions.store.clone();
+    promotions.follow("promotion-handoffs-followed", move |handoff: &Handoff| {
+        let changed = name_of(handoff);
+        waiting(&store, &|p| p.metadata.namespace == changed.namespace && changed.name.starts_with(&p.name_any()))
     });
-}
-
-/// Wakes the promotions that wait for what has changed. Runs until `shutdown`.
-async fn hints<O: Objects>(objects: O, promotions: Store<Promotion>, wakeups: Wakeups, shutdown: CancellationToken) {
-    let changes = stream::select_all([
-        objects.watch::<Workload>().filter_map(|event| ready(changed(&event))).boxed(),
-        objects.watch::<Handoff>().filter_map(|event| ready(changed(&event))).boxed(),
-        objects.watch::<Gpu>().filter_map(|event| ready(changed(&event))).boxed(),
-    ]);
-    let mut changes = std::pin::pin!(changes.take_until(shutdown.cancelled_owned()));
-    while let Some(changed) = changes.next().await {
-        for promotion in promotions.state() {
-            if concerns(&promotion, &changed) {
-                wakeups.wake(&name_of(&*promotion));
-            }
-        }
-    }
-}
-
-/// Kind and name.
-type Changed = (&'static str, ObjectName);
-
-fn changed<K: Object>(event: &Event<K>) -> Option<Changed> {
-    match event {
-        Event::Apply(object) | Event::Delete(object) => {
-            let kind = match &*K::kind(&()) {
-                "Workload" => "Workload",
-                "Handoff" => "Handoff",
-                _ => "Gpu",
-            };
-            Some((kind, name_of(object)))
-        }
-        // At the start everything is looked at anyway.
-        Event::Init | Event::InitApply(_) | Event::InitDone => None,
-    }
-}
-
-fn concerns(promotion: &Promotion, (kind, changed): &Changed) -> bool {
-    let under_way = promotion.status.as_ref().is_none_or(|status| !status.phase.is_terminal());
-    let here = promotion.metadata.namespace == changed.namespace;
-    under_way
-        && match *kind {
-            "Workload" => here && promotion.spec.workload == changed.name,
-            "Handoff" => {
-                let name = promotion.metadata.name.as_deref().unwrap_or_default();
-                here && changed.name.starts_with(name)
-            }
-            // Which cards are whose is the workload's to say: few promotions run at a time.
-            _ => true,
-        }
+    let store = promotions.store.clone();
+    // Which cards are whose is the workload's to say: few promotions run at a time.
+    promotions.follow("promotion-cards-followed", move |_: &Gpu| waiting(&store, &|_| true));
 }

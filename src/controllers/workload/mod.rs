@@ -60,11 +60,10 @@ use crate::{
     registry::ObjectName,
     runtime::{
         clock::Clock,
+        controller,
         events::Recorder,
-        follow::follow,
         objects::Objects,
-        queue::Queue,
-        reconciler::{Driver, PassError, Plan, Reconciler, name_of},
+        reconciler::{PassError, Plan, Reconciler, name_of},
         supervisor::{Stage, Supervisor},
         wakeups::{Wake, Wakeups},
     },
@@ -142,50 +141,25 @@ impl<O: Objects> Reconciler for WorkloadReconciler<O> {
     }
 }
 
-/// Starts the controller's two tasks.
+/// Starts the controller's tasks.
 pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     let wakeups = Wakeups::default();
-    let reconciler = Arc::new(WorkloadReconciler::new(context, &wakeups));
-    let driver = Driver::new(
-        reconciler,
-        context.objects.clone(),
-        context.recorder.clone(),
-        context.clock.clone(),
-        context.metrics.clone(),
-        context.seed,
-    );
-    let queue = Queue::new(Arc::new(driver), wakeups.clone());
-    let (objects, wake, store) = (context.objects.clone(), wakeups.clone(), queue.store());
-    supervisor.spawn(Stage::Controllers, "workload-cards-followed", |shutdown| async move {
-        let users = move |gpu: &Gpu| {
-            let name = gpu.name_any();
-            let uses = |w: &Workload| w.spec.gpu.as_ref().is_some_and(|gpu| gpu.members.contains(&name));
-            store.state().iter().filter(|w| uses(w)).map(|w| Wake::One(name_of(&**w))).collect()
-        };
-        follow(objects, wake, users, shutdown).await;
-        Ok::<(), Infallible>(())
+    let reconciler = WorkloadReconciler::new(context, &wakeups);
+    let mut workloads = controller::start("workloads", reconciler, wakeups.clone(), context.basis(), supervisor);
+    let store = workloads.store.clone();
+    let known = store.clone();
+    workloads.follow("workload-cards-followed", move |gpu: &Gpu| {
+        let name = gpu.name_any();
+        let uses = |w: &Workload| w.spec.gpu.as_ref().is_some_and(|gpu| gpu.members.contains(&name));
+        known.state().iter().filter(|w| uses(w)).map(|w| Wake::One(name_of(&**w))).collect()
     });
-    let (objects, wake) = (context.objects.clone(), wakeups.clone());
-    supervisor.spawn(Stage::Controllers, "workload-handoffs-followed", |shutdown| async move {
-        let sides = |handoff: &Handoff| {
-            let sides = handoff.spec.from.iter().chain(&handoff.spec.to);
-            let named =
-                |holder: &Holder| ObjectName { namespace: Some(holder.namespace.clone()), name: holder.name.clone() };
-            sides.filter(|h| h.kind == HolderKind::Workload).map(|h| Wake::One(named(h))).collect()
-        };
-        follow(objects, wake, sides, shutdown).await;
-        Ok::<(), Infallible>(())
+    workloads.follow("workload-handoffs-followed", |handoff: &Handoff| {
+        let sides = handoff.spec.from.iter().chain(&handoff.spec.to);
+        let named =
+            |holder: &Holder| ObjectName { namespace: Some(holder.namespace.clone()), name: holder.name.clone() };
+        sides.filter(|h| h.kind == HolderKind::Workload).map(|h| Wake::One(named(h))).collect()
     });
-    let hints = Hints {
-        containers: context.containers.clone(),
-        store: queue.store(),
-        wakeups,
-        metrics: context.metrics.clone(),
-    };
-    supervisor.spawn(Stage::Controllers, "workloads", |shutdown| async move {
-        queue.run(shutdown).await;
-        Ok::<(), Infallible>(())
-    });
+    let hints = Hints { containers: context.containers.clone(), store, wakeups, metrics: context.metrics.clone() };
     supervisor.spawn(Stage::Controllers, "engine-hints", |shutdown| async move {
         hints.run(shutdown).await;
         Ok::<(), Infallible>(())
