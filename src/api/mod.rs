@@ -17,6 +17,7 @@ pub mod source;
 pub mod task;
 pub mod worker;
 pub mod workload;
+pub mod workloadhistory;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
@@ -37,6 +38,7 @@ macro_rules! kinds {
             task::Task,
             worker::Worker,
             workload::Workload,
+            workloadhistory::WorkloadHistory,
         }
     };
 }

@@ -72,6 +72,10 @@ pub struct WorkloadSpec {
     /// Needs a candidate that runs: none is started for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<bool>,
+    /// So many former templates of each variant are kept in its WorkloadHistory, to go back to. Absent: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub revision_history_limit: Option<u32>,
     /// Leave everything as it is: observe, do not act.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,

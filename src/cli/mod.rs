@@ -25,6 +25,7 @@ mod objects;
 mod plan;
 mod print;
 mod promote;
+mod rollback;
 mod serve;
 mod session;
 mod signals;
@@ -90,6 +91,10 @@ enum Command {
     Swap(stack::SwapArgs),
     /// Put the candidate of a service in the place of live, if it proves itself
     Promote(promote::PromoteArgs),
+    /// Undo what was last for a service: a promotion, or a change of its template
+    Rollback(rollback::RollbackArgs),
+    /// What a service was made from before, and its promotions
+    History(rollback::history::HistoryArgs),
     /// Show objects: as a table, or whole
     Get(get::GetArgs),
     /// Show all about objects: spec, status, conditions, events
@@ -141,6 +146,8 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Candidate(command) => block_on(stack::run(Variant::Candidate, command, out)),
         Command::Swap(args) => block_on(stack::swap(args, out)),
         Command::Promote(args) => block_on(promote::run(args, out)),
+        Command::Rollback(args) => block_on(rollback::run(args, out)),
+        Command::History(args) => block_on(rollback::history::run(args, out)),
         Command::Get(args) => block_on(get::run(args, out)),
         Command::Describe(args) => block_on(describe::run(args, out)),
         Command::Watch(args) => block_on(watch::run(args, out)),

@@ -7,7 +7,7 @@ use kube::{
     core::{NamespaceResourceScope, Request, params::GetParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{CliError, FIELD_MANAGER, error::while_, session::Session, target::check_name};
 
@@ -58,6 +58,20 @@ impl Session {
         let doing = format!("cannot change {}", label::<K>(name));
         check_name("an object", name)?;
         self.typed(requests::<K>(Some(namespace))?.patch(name, &params, &Patch::Merge(patch)), doing).await
+    }
+
+    /// Puts one field of the spec into the place of another, unless the spec has changed meanwhile.
+    pub async fn replace<K: Ours>(&self, object: &K, path: &str, value: Value) -> Result<K, CliError> {
+        let (meta, name) = (object.meta(), object.meta().name.as_deref().unwrap_or_default());
+        let patch = json!([
+            {"op": "test", "path": "/metadata/generation", "value": meta.generation},
+            {"op": "replace", "path": path, "value": value},
+        ]);
+        check_name("an object", name)?;
+        let url = format!("{}/{name}?fieldManager={FIELD_MANAGER}", K::url_path(&(), meta.namespace.as_deref()));
+        let request = axum::http::Request::patch(url).header("content-type", "application/json-patch+json");
+        let request = request.body(patch.to_string().into_bytes()).map_err(kube::core::request::Error::BuildRequest);
+        self.typed(request, format!("cannot change {}", label::<K>(name))).await
     }
 
     async fn typed<T: DeserializeOwned>(

@@ -1,4 +1,4 @@
-//! `gaia promote`: the candidate of a workload becomes its live variant, if it proves itself; followed to its end.
+//! `gaia promote`: the candidate of a workload answers in the place of live, if it proves itself; followed to its end.
 
 use std::io::Write;
 
@@ -19,7 +19,10 @@ use super::{
     session::{ServerArgs, Session},
     view::View,
 };
-use crate::api::promotion::{GateCommand, Gates, OnFailure, Promotion, PromotionPhase, PromotionSpec, PromotionStatus};
+use crate::api::{
+    promotion::{GateCommand, Gates, OnFailure, Promotion, PromotionPhase, PromotionSpec, PromotionStatus},
+    workload::Variant,
+};
 
 #[derive(Debug, Args)]
 pub struct PromoteArgs {
@@ -57,40 +60,62 @@ pub struct PromoteArgs {
 
 pub async fn run(args: PromoteArgs, out: &mut dyn Write) -> Outcome {
     let session = Session::connect(&args.server)?;
-    let namespace = args.namespace.as_str();
-    let mut promotion = Promotion::new("", spec(&args));
-    promotion.metadata.name = None;
-    promotion.metadata.generate_name = Some(format!("{}-", args.workload));
-    let promotion: Promotion = session.create(namespace, &promotion).await?;
-    let name = promotion.name_any();
-    if args.no_wait {
-        print::result(out, args.output, &promotion, || format!("{} created\n", label(&name)))?;
-        return Ok(0);
-    }
-    eprintln!("{} created; Ctrl-C leaves it running", label(&name));
-    let mut watch = watcher::watch_object(session.within::<Promotion>(namespace), &name).default_backoff().boxed();
-    let mut end = ended(&mut watch, &name).await?;
-    if end == End::Interrupted && args.cancel_on_interrupt {
-        eprintln!("cancelling; Ctrl-C again leaves it alone");
-        session.merge::<Promotion>(namespace, &name, json!({"spec": {"cancel": true}})).await?;
-        end = ended(&mut watch, &name).await?;
-    }
-    match end {
-        End::Came(promotion) => {
-            let conclusion = conclusion(&promotion);
-            if conclusion.is_ok() || args.output != Format::Text {
-                let text = || conclusion.as_deref().unwrap_or_default().to_owned();
-                print::result(out, args.output, &promotion, text)?;
-            }
-            conclusion.map(|_| 0)
+    let flight = Flight {
+        session: &session,
+        namespace: &args.namespace,
+        no_wait: args.no_wait,
+        cancel_on_interrupt: args.cancel_on_interrupt,
+        output: args.output,
+    };
+    flight.carry_out(spec(&args), out).await
+}
+
+/// How a Promotion is made and followed.
+pub struct Flight<'a> {
+    pub session: &'a Session,
+    pub namespace: &'a str,
+    pub no_wait: bool,
+    pub cancel_on_interrupt: bool,
+    pub output: Format,
+}
+
+impl Flight<'_> {
+    pub async fn carry_out(&self, spec: PromotionSpec, out: &mut dyn Write) -> Outcome {
+        let (session, namespace) = (self.session, self.namespace);
+        let mut promotion = Promotion::new("", spec);
+        promotion.metadata.name = None;
+        promotion.metadata.generate_name = Some(format!("{}-", promotion.spec.workload));
+        let promotion: Promotion = session.create(namespace, &promotion).await?;
+        let name = promotion.name_any();
+        if self.no_wait {
+            print::result(out, self.output, &promotion, || format!("{} created\n", label(&name)))?;
+            return Ok(0);
         }
-        End::TimedOut | End::Interrupted => {
-            eprintln!("{} goes on. Look: gaia describe promotion {name} -n {namespace}", label(&name));
-            eprintln!(
-                "Stop it and bring live back: kubectl patch promotion {name} -n {namespace} --type=merge -p \
-                 '{{\"spec\":{{\"cancel\":true}}}}'"
-            );
-            Ok(INTERRUPTED)
+        eprintln!("{} created; Ctrl-C leaves it running", label(&name));
+        let mut watch = watcher::watch_object(session.within::<Promotion>(namespace), &name).default_backoff().boxed();
+        let mut end = ended(&mut watch, &name).await?;
+        if end == End::Interrupted && self.cancel_on_interrupt {
+            eprintln!("cancelling; Ctrl-C again leaves it alone");
+            session.merge::<Promotion>(namespace, &name, json!({"spec": {"cancel": true}})).await?;
+            end = ended(&mut watch, &name).await?;
+        }
+        match end {
+            End::Came(promotion) => {
+                let conclusion = conclusion(&promotion);
+                if conclusion.is_ok() || self.output != Format::Text {
+                    let text = || conclusion.as_deref().unwrap_or_default().to_owned();
+                    print::result(out, self.output, &promotion, text)?;
+                }
+                conclusion.map(|_| 0)
+            }
+            End::TimedOut | End::Interrupted => {
+                eprintln!("{} goes on. Look: gaia describe promotion {name} -n {namespace}", label(&name));
+                eprintln!(
+                    "Stop it, and put everything back: kubectl patch promotion {name} -n {namespace} --type=merge -p \
+                     '{{\"spec\":{{\"cancel\":true}}}}'"
+                );
+                Ok(INTERRUPTED)
+            }
         }
     }
 }
@@ -164,9 +189,12 @@ fn conclusion(promotion: &Promotion) -> Result<String, CliError> {
     let why = status.error.clone().or(ready).filter(|why| !why.is_empty());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     match status.phase {
-        PromotionPhase::Completed => Ok(format!("{label} completed: what was the candidate of {workload} is live\n")),
+        PromotionPhase::Completed => {
+            let to = status.to.unwrap_or(Variant::Candidate).as_str();
+            Ok(format!("{label} completed: the {to} variant answers as {workload}\n"))
+        }
         PromotionPhase::RolledBack => {
-            Err(CliError::Failed(format!("{label} failed{why}; live of {workload} is back as it was")))
+            Err(CliError::Failed(format!("{label} failed{why}; {workload} is as it was before")))
         }
         PromotionPhase::Cancelled => Err(CliError::Failed(format!("{label} was cancelled{why}"))),
         PromotionPhase::Failed
@@ -193,11 +221,11 @@ mod tests {
     }
 
     #[test]
-    fn an_end_tells_what_is_live() {
-        let done = told(json!({"phase": "Completed"})).expect("done");
-        assert_eq!(done, "promotion.gaia.dev/web-1 completed: what was the candidate of web is live\n");
+    fn an_end_tells_who_answers() {
+        let done = told(json!({"phase": "Completed", "to": "Live"})).expect("done");
+        assert_eq!(done, "promotion.gaia.dev/web-1 completed: the live variant answers as web\n");
         let back = told(json!({"phase": "RolledBack", "error": "the readiness probe failed"})).expect_err("failed");
-        assert_eq!(back, "promotion.gaia.dev/web-1 failed: the readiness probe failed; live of web is back as it was");
+        assert_eq!(back, "promotion.gaia.dev/web-1 failed: the readiness probe failed; web is as it was before");
         let held = told(json!({"phase": "Failed"})).expect_err("failed");
         assert_eq!(held, "promotion.gaia.dev/web-1 is Failed");
     }

@@ -4,6 +4,7 @@
 pub mod gpu;
 pub mod gpuclaim;
 pub mod handoff;
+pub mod history;
 pub mod promotion;
 pub mod workload;
 
@@ -85,6 +86,12 @@ pub const CONTROLLERS: &[Controller] = &[
         writes_status_of: Some("Handoff"),
         acts_on: &["containers", "peers"],
     },
+    Controller {
+        name: "history",
+        reads: &["Workload", "WorkloadHistory"],
+        writes_status_of: None,
+        acts_on: &["WorkloadHistory"],
+    },
 ];
 
 /// Starts every controller.
@@ -94,6 +101,7 @@ pub fn spawn_all<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) 
     gpu::spawn(context, supervisor);
     gpuclaim::spawn(context, supervisor);
     handoff::spawn(context, supervisor);
+    history::spawn(context, supervisor);
 }
 
 #[cfg(test)]

@@ -5,5 +5,6 @@ mod demo;
 mod offline;
 mod plan;
 mod program;
+mod rollback;
 mod serve;
 mod stack;

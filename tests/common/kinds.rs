@@ -17,6 +17,7 @@ pub fn minimal(kind: &str) -> Value {
             "spec": {"taskType": "echo", "resources": {"hardware": {}}},
         }}),
         "Workload" => json!({"live": {"container": {"image": "busybox"}}}),
+        "WorkloadHistory" => json!({}),
         other => panic!("say what the smallest {other} is"),
     };
     json!({"apiVersion": "gaia.dev/v1alpha1", "kind": kind, "metadata": {"name": "smallest"}, "spec": spec})

@@ -2,6 +2,7 @@
 
 mod failover;
 mod handoffs;
+mod history;
 mod promotions;
 mod world;
 
