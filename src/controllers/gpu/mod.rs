@@ -8,6 +8,7 @@
 
 pub mod decide;
 pub mod discovery;
+pub mod fit;
 pub mod holding;
 #[cfg(test)]
 mod holding_tests;

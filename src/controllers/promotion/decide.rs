@@ -24,7 +24,7 @@ use crate::{
         promotion::{Before, Promotion, PromotionPhase, PromotionReason, PromotionStatus},
         workload::{Variant, VariantState, VariantStatus, Workload},
     },
-    controllers::workload::status::to_second,
+    controllers::{gpu::fit::Fit, workload::status::to_second},
     runtime::reconciler::{Finalizer, Plan},
 };
 
@@ -97,9 +97,9 @@ fn begin(
         return Next::refuse(PromotionReason::FieldsOwned, who);
     }
     match fit::judge(workload, &observed.gpus) {
-        fit::Fit::Fits => {}
-        fit::Fit::Unknown(why) => return Next::wait(PromotionPhase::Pending, why, None),
-        fit::Fit::DoesNotFit(why) => return Next::refuse(PromotionReason::DoesNotFit, why),
+        Fit::Fits => {}
+        Fit::Unknown(why) => return Next::wait(PromotionPhase::Pending, why, None),
+        Fit::DoesNotFit(why) => return Next::refuse(PromotionReason::DoesNotFit, why),
     }
     let hash = |variant| match variant {
         Variant::Live => live.container.hash(),

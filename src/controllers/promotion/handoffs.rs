@@ -5,7 +5,6 @@ use kube::{Resource, ResourceExt};
 
 use super::{
     decide::Scene,
-    fit::holder_of,
     observed::Action,
     telling::{self, Next},
 };
@@ -15,6 +14,7 @@ use crate::{
         promotion::{PromotionPhase, PromotionReason},
         workload::Variant,
     },
+    controllers::gpu::holding::holder_of,
     registry::ObjectName,
 };
 

@@ -11,16 +11,18 @@ use serde_json::json;
 
 use super::{
     decide::decide,
-    fit::holder_of,
     observed::{Action, CommandSeen, ModelSeen, Observed},
 };
-use crate::api::{
-    annotation,
-    container::ContainerSpec,
-    gpu::{Gpu, GpuMemory, GpuProcess, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
-    handoff::{Handoff, HandoffPhase, HandoffStatus},
-    promotion::*,
-    workload::*,
+use crate::{
+    api::{
+        annotation,
+        container::ContainerSpec,
+        gpu::{Gpu, GpuMemory, GpuProcess, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
+        handoff::{Handoff, HandoffPhase, HandoffStatus},
+        promotion::*,
+        workload::*,
+    },
+    controllers::gpu::holding::holder_of,
 };
 
 struct World {
