@@ -29,6 +29,19 @@ use super::{quantity, workload::Variant};
     printcolumn(name = "Util %", type_ = "integer", json_path = ".status.utilizationPercent"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(
+        name = "Healthy",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Healthy")].status"#
+    ),
+    printcolumn(
+        name = "Read",
+        type_ = "date",
+        priority = 1,
+        json_path = ".status.observedAt",
+        description = "Age of the reading"
+    ),
     printcolumn(name = "Product", type_ = "string", priority = 1, json_path = ".status.product"),
     printcolumn(
         name = "Owner",
@@ -75,10 +88,10 @@ fn default_on_stuck() -> Vec<Measure> {
     vec![Measure::Release, Measure::Stop]
 }
 
-/// Which card. An index may point to another card after a reboot, a UUID does not.
+/// Which card. An index may point to another card after a reboot, a UUID does not: where both are given, the UUID counts.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.index) != has(self.uuid)").message("exactly one of index and uuid must be given"))]
+#[x_kube(validation = Rule::new("has(self.index) || has(self.uuid)").message("index or uuid must be given"))]
 pub struct GpuDevice {
     /// As NVML counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -269,6 +282,10 @@ pub struct GpuStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pid"]))]
     pub processes: Vec<GpuProcess>,
+    /// The last fault that the driver reported. History: `Healthy` says whether it still counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_xid: Option<XidSeen>,
+    /// When this was read. A reading that says nothing new is written all the same every five minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -321,6 +338,15 @@ pub struct GpuMemory {
     pub free_mib: u64,
 }
 
+/// A fault by the driver's number: <https://docs.nvidia.com/deploy/xid-errors/>.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct XidSeen {
+    pub code: u64,
+    /// When it was first seen.
+    pub at: Time,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuProcess {
@@ -331,13 +357,13 @@ pub struct GpuProcess {
     /// Of the program, where it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Name of the container it runs in.
+    /// Name of the container it runs in; of an orphan, the beginning of its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// It runs in a container that the engine no longer knows.
+    /// It runs in a container that the engine does not know (any more), and keeps its memory.
     #[serde(default)]
     pub orphan: bool,
-    /// `namespace/name` of the Workload whose container that is; absent: a stranger.
+    /// `namespace/name` of the Workload whose container that is, or was; absent: a stranger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -368,6 +394,16 @@ pub enum GpuReason {
     /// Processes of nobody we know use more than `reserve`.
     ForeignProcesses,
     DeviceNotFound,
+    /// Another object means the same card, and comes first.
+    SameDevice,
+    /// Of Healthy: nothing speaks against the card.
+    NoFault,
+    /// The driver has reported a fault of the card.
+    Xid,
+    /// It was there, and is gone from the driver.
+    DeviceLost,
+    /// Processes whose containers are gone keep memory.
+    OrphanProcesses,
     DriverUnavailable,
     NodeUnreachable,
 }

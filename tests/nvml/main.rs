@@ -9,6 +9,7 @@ mod support;
 mod program;
 
 mod fake;
+mod orphan;
 mod served;
 
 use std::{collections::BTreeSet, fs, time::Duration};

@@ -44,6 +44,18 @@ pub fn status(cards: &[Gpu], now: Timestamp) -> String {
 }
 
 fn state(status: &GpuStatus) -> String {
+    let mut text = ready(status);
+    let told = status
+        .conditions
+        .iter()
+        .filter(|c| (c.type_ == "Healthy" && c.status == "False") || (c.type_ == "Orphaned" && c.status == "True"));
+    for condition in told {
+        text.push_str(&format!(", {}", condition.reason));
+    }
+    text
+}
+
+fn ready(status: &GpuStatus) -> String {
     match (&status.handoff, status.conditions.iter().find(|c| c.type_ == "Ready")) {
         (Some(handoff), _) => format!("handoff {handoff}"),
         (None, Some(ready)) => ready.reason.clone(),
@@ -105,9 +117,10 @@ fn lease(lease: &Lease, now: Timestamp) -> [String; 5] {
 }
 
 fn process(process: &GpuProcess) -> [String; 5] {
+    let orphan = if process.orphan { ", orphan" } else { "" };
     let whose = match (&process.workload, process.variant) {
-        (Some(workload), Some(variant)) => format!("{workload} ({})", variant.as_str()),
-        (Some(workload), None) => workload.clone(),
+        (Some(workload), Some(variant)) => format!("{workload} ({}{orphan})", variant.as_str()),
+        (Some(workload), None) => format!("{workload}{orphan}"),
         (None, _) if process.orphan => "<orphan>".to_owned(),
         (None, _) => "<stranger>".to_owned(),
     };

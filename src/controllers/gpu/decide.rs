@@ -3,16 +3,18 @@
 //! A status is always one reading of one moment. It is replaced when the card says something new; load, temperature and
 //! power never rest, so a reading in which nothing else changed, and these by no more than [`NOISE_PERCENT`],
 //! [`NOISE_CELSIUS`] and [`NOISE_WATTS`] since the reading that was *written*, is not written. A slow drift is thus told in
-//! steps. That a load begins or ends (0 %) is always news. `observedAt` is the moment of the reading that was written.
+//! steps. That a load begins or ends (0 %) is always news. `observedAt` is the moment of the reading that was written, and no
+//! older than [`HEARTBEAT`] while the driver answers.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::health::{self, HEALTHY, Look};
 use crate::{
     adapters::{
-        containers::Container,
+        containers::{Container, ContainerId},
         gpus::{GpuDevice as Card, GpuProcess as Process},
     },
     api::{
@@ -34,8 +36,12 @@ pub const NOISE_PERCENT: u32 = 4;
 pub const NOISE_CELSIUS: u32 = 2;
 pub const NOISE_WATTS: u32 = 10;
 
+/// A reading without news is written after so long, so that its age tells whether anybody still reads. Longer than `gaia plan`
+/// takes for quiet.
+pub const HEARTBEAT: SignedDuration = SignedDuration::from_mins(5);
+
 /// What a note says was done: nothing is ever done here.
-const NO_ACTION: &str = "None";
+pub const NO_ACTION: &str = "None";
 
 /// What a pass sees.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +51,8 @@ pub struct Observed {
     pub cards: Result<Vec<Card>, Unread>,
     /// The containers of the processes on the card that is meant; an error when the engine does not answer.
     pub users: Result<Vec<Container>, String>,
+    /// Another object that means the same card and comes first.
+    pub twin: Option<String>,
 }
 
 /// Why nothing is known of any card.
@@ -64,7 +72,10 @@ pub fn is_elsewhere(gpu: &Gpu, node: &str) -> bool {
 
 /// The card that a spec speaks of, if it is there.
 pub fn meant<'a>(device: &GpuDevice, cards: &'a [Card]) -> Option<&'a Card> {
-    cards.iter().find(|card| device.index == Some(card.index) || device.uuid.as_ref() == Some(&card.uuid))
+    match &device.uuid {
+        Some(uuid) => cards.iter().find(|card| card.uuid == *uuid),
+        None => cards.iter().find(|card| device.index == Some(card.index)),
+    }
 }
 
 pub fn decide(gpu: &Gpu, observed: &Observed, now: Timestamp) -> GpuPlan {
@@ -72,7 +83,7 @@ pub fn decide(gpu: &Gpu, observed: &Observed, now: Timestamp) -> GpuPlan {
         return Plan::leave();
     }
     let before = gpu.status.clone().unwrap_or_default();
-    let (reading, verdict, requeue) = match &observed.cards {
+    let (reading, mut verdict, requeue) = match &observed.cards {
         Err(why) => (unread(gpu, &before), Verdict::of_unread(why), why.requeue()),
         Ok(cards) => match meant(&gpu.spec.device, cards) {
             None => (at(now, blank(&before)), Verdict::not_found(&gpu.spec.device), Requeue::After(LOOK)),
@@ -83,10 +94,22 @@ pub fn decide(gpu: &Gpu, observed: &Observed, now: Timestamp) -> GpuPlan {
             ),
         },
     };
+    let look = match &observed.cards {
+        Err(_) => Look::Unread(verdict.message.clone()),
+        Ok(cards) => {
+            meant(&gpu.spec.device, cards).map_or_else(|| Look::Missing { known: was_there(gpu, &before) }, Look::There)
+        }
+    };
     let mut fresh = GpuStatus { observed_generation: gpu.metadata.generation, ..reading };
+    if let Some(twin) = &observed.twin {
+        verdict = Verdict::twin_of(twin);
+    }
     let (ready, reason, message) = (verdict.ready, verdict.reason.into(), verdict.message.clone());
     condition::set(&mut fresh.conditions, READY, ready, reason, message, gpu.metadata.generation, &Time(now));
-    let events = verdict.news(&before.conditions).into_iter().collect();
+    let mut events = health::tell(&look, &mut fresh, &before, gpu.metadata.generation, now);
+    // That it is lost says that it is not found.
+    let lost = events.iter().any(|note| note.reason == <&str>::from(GpuReason::DeviceLost));
+    events.extend(verdict.news(&before.conditions).filter(|_| !lost));
     Plan { status: Some(without_noise(&before, fresh)), events, requeue, ..Plan::leave() }
 }
 
@@ -103,6 +126,12 @@ fn blank(before: &GpuStatus) -> GpuStatus {
         processes: Vec::new(),
         ..before.clone()
     }
+}
+
+/// A card was seen that the spec still means.
+fn was_there(gpu: &Gpu, before: &GpuStatus) -> bool {
+    let lost = before.conditions.iter().any(|c| c.type_ == HEALTHY && c.reason == GpuReason::DeviceLost.to_string());
+    before.observed_generation == gpu.metadata.generation && (before.uuid.is_some() || lost)
 }
 
 /// Nothing is known of its present. Which card it was stays true, as long as the spec means the same one.
@@ -151,18 +180,27 @@ fn processes(processes: &[Process], users: &Result<Vec<Container>, String>, befo
 
 /// While the engine does not answer, what was known of a pid stays: a workload's process must not look like a stranger's.
 fn whose(process: &Process, users: &Result<Vec<Container>, String>, before: &[GpuProcess]) -> GpuProcess {
-    let unknown = GpuProcess { pid: process.pid, used_mib: process.used_mib, ..GpuProcess::default() };
+    let name = process.name.clone();
+    let unknown = GpuProcess { pid: process.pid, used_mib: process.used_mib, name, ..GpuProcess::default() };
     let Some(id) = &process.container else { return unknown };
+    let known = before.iter().find(|known| known.pid == process.pid);
     match users {
         Ok(users) => match users.iter().find(|container| container.id == *id) {
             Some(container) => in_container(unknown, container),
-            None => unknown,
+            None => orphan(unknown, id, known),
         },
-        Err(_) => match before.iter().find(|known| known.pid == process.pid) {
+        Err(_) => match known {
             Some(known) => GpuProcess { used_mib: process.used_mib, ..known.clone() },
             None => unknown,
         },
     }
+}
+
+/// Its container was removed, and it is still there. Whose it was is remembered.
+fn orphan(process: GpuProcess, id: &ContainerId, known: Option<&GpuProcess>) -> GpuProcess {
+    let container = Some(id.0.get(..12).unwrap_or(&id.0).to_owned());
+    let (workload, variant) = known.map(|known| (known.workload.clone(), known.variant)).unwrap_or_default();
+    GpuProcess { container, orphan: true, workload, variant, ..process }
 }
 
 /// Ours is what has an owner's uid and a variant among its labels.
@@ -196,6 +234,11 @@ impl Verdict {
         };
         let message = format!("this host has no card with {which}");
         Self { ready: ConditionStatus::False, reason: GpuReason::DeviceNotFound, message }
+    }
+
+    fn twin_of(twin: &str) -> Self {
+        let message = format!("the Gpu {twin} is the same card, and comes first: nobody is granted this one");
+        Self { ready: ConditionStatus::False, reason: GpuReason::SameDevice, message }
     }
 
     fn of_card(card: &Card, users: &Result<Vec<Container>, String>, before: &GpuStatus) -> Self {
@@ -251,7 +294,11 @@ fn without_noise(before: &GpuStatus, fresh: GpuStatus) -> GpuStatus {
         observed_at: before.observed_at.clone(),
         ..fresh.clone()
     };
-    if quiet && with_old_noise == *before { with_old_noise } else { fresh }
+    let recent = match (&before.observed_at, &fresh.observed_at) {
+        (Some(before), Some(fresh)) => fresh.0.duration_since(before.0) < HEARTBEAT,
+        (None, _) | (_, None) => true,
+    };
+    if quiet && recent && with_old_noise == *before { with_old_noise } else { fresh }
 }
 
 /// That one of the two is not known is never noise.

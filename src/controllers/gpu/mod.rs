@@ -4,11 +4,17 @@
 //! the status of Gpus and nobody else's. That status is the one truth about who holds a card, and [`leases`] the one place
 //! that changes it. Nothing tells when a card changes, so each is looked at every [`decide::LOOK`].
 //!
+//! Where two objects mean one card, one of them stands for it ([`twins`]), and the other is granted to nobody. [`health`] says
+//! whether a card is sound and who is left on it; [`fit`] whether something fits onto it.
+//!
 //! A reading that differs from the last one by noise alone is not written; [`decide`] says what noise is.
 
 pub mod decide;
 pub mod discovery;
 pub mod fit;
+pub mod health;
+#[cfg(test)]
+mod health_tests;
 pub mod holding;
 #[cfg(test)]
 mod holding_tests;
@@ -17,10 +23,12 @@ pub mod leases;
 mod leases_tests;
 #[cfg(test)]
 mod tests;
+pub mod twins;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use tokio::time::timeout;
 
 use self::{
@@ -95,7 +103,8 @@ impl<O: Objects> GpuReconciler<O> {
 
 impl<O: Objects> GpuReconciler<O> {
     async fn reading(&self, gpu: &Gpu) -> Observed {
-        let mut observed = Observed { node: self.node.clone(), cards: Ok(Vec::new()), users: Ok(Vec::new()) };
+        let mut observed =
+            Observed { node: self.node.clone(), cards: Ok(Vec::new()), users: Ok(Vec::new()), twin: None };
         observed.cards = self.cards().await;
         let card = observed.cards.as_deref().ok().and_then(|cards| decide::meant(&gpu.spec.device, cards));
         if let Some(card) = card {
@@ -124,11 +133,12 @@ impl<O: Objects> Reconciler for GpuReconciler<O> {
 
     async fn observe(&self, gpu: &Gpu) -> Result<Seen, PassError> {
         if decide::is_elsewhere(gpu, &self.node) {
-            let reading = Observed { node: self.node.clone(), cards: Ok(Vec::new()), users: Ok(Vec::new()) };
+            let node = self.node.clone();
+            let reading = Observed { node, cards: Ok(Vec::new()), users: Ok(Vec::new()), twin: None };
             return Ok(Seen { reading, world: holding::World::default(), handoffs: Vec::new() });
         }
         let read = |source| PassError::Objects { doing: "read claims and handoffs", source };
-        let reading = self.reading(gpu).await;
+        let mut reading = self.reading(gpu).await;
         let mut world = self.world().await.map_err(read)?;
         // The card itself as this pass knows it: what is written is compared with that version.
         for known in &mut world.gpus {
@@ -136,6 +146,9 @@ impl<O: Objects> Reconciler for GpuReconciler<O> {
                 *known = Arc::new(gpu.clone());
             }
         }
+        let twins = twins::find(&world.gpus, reading.cards.as_deref().ok(), &self.node);
+        world.gpus.retain(|known| !twins.contains_key(&known.name_any()));
+        reading.twin = twins.get(&gpu.name_any()).cloned();
         let handoffs = self.objects.list::<Handoff>(None).await.map_err(read)?;
         Ok(Seen { reading, world, handoffs })
     }
@@ -143,6 +156,11 @@ impl<O: Objects> Reconciler for GpuReconciler<O> {
     fn decide(gpu: &Gpu, seen: &Seen, now: Timestamp) -> Plan<GpuStatus, Action> {
         let told = decide::decide(gpu, &seen.reading, now);
         let Some(mut status) = told.status else { return Plan::leave() };
+        if seen.reading.twin.is_some() {
+            // What it was granted it keeps until that ends: nothing more is known to be safe.
+            status.queue = Vec::new();
+            return Plan { status: Some(status), events: told.events, requeue: told.requeue, ..Plan::leave() };
+        }
         let leases = leases::decide(gpu, &mut status, &seen.world, &seen.handoffs, now);
         let requeue = match (told.requeue, leases.wake_at) {
             (Requeue::After(wait), Some(at)) => Requeue::After(wait.min(until(at, now))),

@@ -22,17 +22,17 @@ use crate::{
     runtime::{events::EventType, reconciler::Requeue},
 };
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).expect("a time of this century")
 }
 
-fn gpu(device: GpuDevice) -> Gpu {
+pub(super) fn gpu(device: GpuDevice) -> Gpu {
     let mut gpu = Gpu::new("gpu0", GpuSpec { device, ..GpuSpec::default() });
     gpu.metadata.generation = Some(1);
     gpu
 }
 
-fn by_index(index: u32) -> GpuDevice {
+pub(super) fn by_index(index: u32) -> GpuDevice {
     GpuDevice { index: Some(index), uuid: None }
 }
 
@@ -40,7 +40,7 @@ fn by_uuid(uuid: &str) -> GpuDevice {
     GpuDevice { index: None, uuid: Some(uuid.to_owned()) }
 }
 
-fn card(index: u32) -> Card {
+pub(super) fn card(index: u32) -> Card {
     Card {
         index,
         uuid: format!("GPU-{index}"),
@@ -56,11 +56,11 @@ fn card(index: u32) -> Card {
     }
 }
 
-fn process(pid: u32, container: &str) -> Process {
+pub(super) fn process(pid: u32, container: &str) -> Process {
     Process { pid, name: None, container: Some(ContainerId(container.to_owned())), used_mib: Some(5_000) }
 }
 
-fn container(id: &str, labels: BTreeMap<String, String>) -> Container {
+pub(super) fn container(id: &str, labels: BTreeMap<String, String>) -> Container {
     Container {
         id: ContainerId(id.to_owned()),
         name: format!("{id}-live"),
@@ -81,35 +81,35 @@ fn container(id: &str, labels: BTreeMap<String, String>) -> Container {
     }
 }
 
-fn ours(id: &str) -> Container {
+pub(super) fn ours(id: &str) -> Container {
     container(id, names::labels("uid", "default", id, Variant::Live, "hash"))
 }
 
-fn showing(cards: Vec<Card>) -> Observed {
-    Observed { node: "here".to_owned(), cards: Ok(cards), users: Ok(vec![ours("llm")]) }
+pub(super) fn showing(cards: Vec<Card>) -> Observed {
+    Observed { node: "here".to_owned(), cards: Ok(cards), users: Ok(vec![ours("llm")]), twin: None }
 }
 
 fn unread(why: Unread) -> Observed {
     Observed { cards: Err(why), ..showing(Vec::new()) }
 }
 
-fn no_answer() -> Observed {
+pub(super) fn no_answer() -> Observed {
     unread(Unread::NoAnswer("the GPU driver does not answer: busy".to_owned()))
 }
 
 /// What is stored after this pass.
-fn after(gpu: &Gpu, observed: &Observed, second: i64) -> Gpu {
+pub(super) fn after(gpu: &Gpu, observed: &Observed, second: i64) -> Gpu {
     let mut stored = gpu.clone();
     *stored.status_mut() = decide(gpu, observed, at(second)).status;
     stored
 }
 
-fn status(plan: &GpuPlan) -> &GpuStatus {
+pub(super) fn status(plan: &GpuPlan) -> &GpuStatus {
     plan.status.as_ref().expect("something is said")
 }
 
 /// `True Free`
-fn ready(plan: &GpuPlan) -> String {
+pub(super) fn ready(plan: &GpuPlan) -> String {
     let ready = status(plan).conditions.iter().find(|c| c.type_ == READY).expect("Ready is always said");
     format!("{} {}", ready.status, ready.reason)
 }
@@ -168,7 +168,8 @@ fn tells_whose_a_process_is() {
         (Some("desktop"), vec![container("desktop", BTreeMap::new())], (Some("desktop-live"), None, None)),
         // Without an owner's uid it is not ours, whatever it says.
         (Some("odd"), vec![half_labelled], (Some("odd-live"), None, None)),
-        (Some("gone"), vec![], (None, None, None)),
+        // The engine does not know it: an orphan.
+        (Some("gone"), vec![], (Some("gone"), None, None)),
         (None, vec![ours("llm")], (None, None, None)),
     ];
     for (inside, users, expected) in cases {
@@ -178,7 +179,7 @@ fn tells_whose_a_process_is() {
         let plan = decide(&gpu(by_index(0)), &observed, at(0));
         let [told] = status(&plan).processes.as_slice() else { panic!("{inside:?}: one process") };
         assert_eq!((told.container.as_deref(), told.workload.as_deref(), told.variant), expected, "{inside:?}");
-        assert_eq!((told.pid, told.used_mib), (7, Some(5_000)));
+        assert_eq!((told.pid, told.used_mib, told.orphan), (7, Some(5_000), inside == Some("gone")));
     }
 }
 
@@ -331,6 +332,7 @@ fn transitions_are_told() {
     let lost = after(&after(&declared, &here, 0), &no_answer(), 5);
     assert_eq!(told(&declared, &here), [(EventType::Normal, "Free")]);
     assert_eq!(told(&after(&declared, &here, 0), &no_answer()), [(EventType::Warning, "DriverUnavailable")]);
-    assert_eq!(told(&lost, &showing(vec![])), [(EventType::Warning, "DeviceNotFound")]);
+    assert_eq!(told(&lost, &showing(vec![])), [(EventType::Warning, "DeviceLost")]);
+    assert_eq!(told(&declared, &showing(vec![])), [(EventType::Warning, "DeviceNotFound")], "never seen");
     assert_eq!(told(&lost, &here), [(EventType::Normal, "Free")]);
 }

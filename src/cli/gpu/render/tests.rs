@@ -50,6 +50,24 @@ fn status_is_a_line_for_each_card() {
 }
 
 #[test]
+fn what_is_wrong_with_a_card_is_told_beside_its_state() {
+    let condition = |type_: &str, status: &str, reason: &str| json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": NOW});
+    let faulty = card(
+        "gpu0",
+        json!({
+            "conditions": [condition("Ready", "True", "Held"), condition("Healthy", "False", "Xid"),
+                condition("Orphaned", "True", "OrphanProcesses")],
+            "processes": [{"pid": 7, "orphan": true, "workload": "default/llm", "variant": "Live"}],
+        }),
+    );
+    let text = status(std::slice::from_ref(&faulty), now());
+    assert!(text.contains("Held, Xid, OrphanProcesses"), "{text}");
+    assert!(who(&[faulty], now()).contains("default/llm (live, orphan)"));
+    let sound = card("gpu1", json!({"conditions": [condition("Healthy", "True", "NoFault")]}));
+    assert!(!status(&[sound], now()).contains("NoFault"));
+}
+
+#[test]
 fn who_names_holders_processes_and_waiters() {
     insta::assert_snapshot!("who", who(&[busy(), card("gpu1", json!({}))], now()));
     assert_eq!(who(&[], now()), "no cards\n");
