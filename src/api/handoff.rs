@@ -245,6 +245,8 @@ pub enum HandoffReason {
     NoSuchWorkload,
     /// The card is its owner's alone (`lend: false`).
     NotLent,
+    /// The new holder would not fit onto the card. Nothing was stopped for it.
+    InsufficientMemory,
     ReleaseFailed,
     MemoryNotFreed,
     /// The card changed hands under us.

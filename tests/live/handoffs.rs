@@ -140,6 +140,29 @@ async fn what_cannot_be_proven_is_put_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_does_not_fit_is_refused_before_anything_stops() {
+    let world = World::with(Images::any()).await;
+    world
+        .objects
+        .create(card(Some("prime"), |spec| spec.reserve = Some("2Gi".to_owned())))
+        .await
+        .expect("a valid card");
+    world.create(on_card("prime", WorkloadGpu::default())).await;
+    world.create(on_card("study", WorkloadGpu { memory: Some("23Gi".to_owned()), ..WorkloadGpu::default() })).await;
+    world.until_running("prime").await;
+    world.until_gpu("gpu0", "held and read", |s| s.memory.is_some() && held_by("prime")(s)).await;
+    let since = world.container("prime-live").expect("it runs").started_at;
+    wish(&world, "there", "prime", "study", 60).await;
+    world.until_told("there", "InsufficientMemory").await;
+    let status = end_of(&world, "there").await;
+    assert_eq!((status.phase, status.steps.len()), (HandoffPhase::Failed, 0));
+    let why = status.error.expect("it says why");
+    assert!(why.contains("23552 MiB do not fit on gpu0") && why.contains("reserve 2048 MiB"), "{why}");
+    assert_eq!(world.container("prime-live").expect("it runs").started_at, since, "nothing was stopped");
+    world.until_gpu("gpu0", "still held by prime", held_by("prime")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_driver_nothing_changes_hands_unless_the_engines_word_is_enough() {
     for (proof, phase, runs) in [
         (RequiredProof::Required, HandoffPhase::Failed, "prime"),

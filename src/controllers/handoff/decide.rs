@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{
+    fit,
     observe::Observed,
     runner::{Job, StepKey},
 };
@@ -19,7 +20,7 @@ use crate::{
         label,
         workload::Variant,
     },
-    controllers::gpu::leases,
+    controllers::gpu::{fit::Fit, leases},
     runtime::{
         events::Note,
         reconciler::{Finalizer, Plan, Requeue},
@@ -141,6 +142,9 @@ impl Pass<'_> {
             return self.end(reason, why);
         }
         if self.is_let_in() {
+            if let Fit::DoesNotFit(why) = fit::judge(self.handoff, &gpu, self.seen.to.as_ref()) {
+                return self.end(HandoffReason::InsufficientMemory, why);
+            }
             let status = gpu.status.clone().unwrap_or_default();
             self.status.started_at = Some(MicroTime(self.now));
             self.status.base_token = Some(status.fencing_token);

@@ -16,6 +16,7 @@
 
 mod back;
 pub mod decide;
+pub mod fit;
 #[cfg(test)]
 mod flight;
 mod give;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     adapters::containers::Container,
     api::{
-        gpu::{CleanupPolicy, Gpu, Holder, HolderKind, RequiredProof},
+        gpu::{CleanupPolicy, Gpu, GpuProcess, GpuStatus, Holder, HolderKind, RequiredProof},
         gpuclaim::GpuClaim,
         handoff::Handoff,
         label, quantity,
@@ -178,6 +178,7 @@ pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&P
     Some(Subject {
         uuid: status.uuid.clone()?,
         from: ids(leaves),
+        from_pids: leaves.map(|party| pids_of(status, &party.holder)).unwrap_or_default(),
         others_count: leaves.is_none() && !sharers,
         known: status.processes.iter().filter(|p| p.workload.is_some()).map(|p| p.pid).collect(),
         recipient: ids(stays),
@@ -187,6 +188,12 @@ pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&P
         samples: gpu.spec.cleanup.samples as usize,
         interval_ms: gpu.spec.cleanup.interval_ms,
     })
+}
+
+fn pids_of(status: &GpuStatus, holder: &Holder) -> Vec<u32> {
+    let workload = format!("{}/{}", holder.namespace, holder.name);
+    let its = |p: &&GpuProcess| p.workload.as_ref() == Some(&workload) && p.variant == Some(holder.variant);
+    status.processes.iter().filter(its).map(|p| p.pid).collect()
 }
 
 fn engine(error: crate::adapters::containers::EngineError) -> PassError {

@@ -16,6 +16,9 @@ pub struct Subject {
     pub uuid: String,
     /// Containers of the old holder.
     pub from: Vec<ContainerId>,
+    /// Processes that the last reading of the card said are the old holder's: they stay its own when somebody removes the
+    /// container around them.
+    pub from_pids: Vec<u32>,
     /// Memory of strangers counts, since nobody knows which processes are the old holder's. Otherwise others are named and
     /// not blamed.
     pub others_count: bool,
@@ -70,8 +73,10 @@ pub fn blocker(sample: &GpuSample, subject: &Subject) -> Option<String> {
     let Some(processes) = &sample.processes else {
         return Some("the driver does not tell the processes on the card".to_owned());
     };
-    let (its, others): (Vec<_>, Vec<_>) =
-        processes.iter().partition(|p| p.container.as_ref().is_some_and(|id| subject.from.contains(id)));
+    let is_its = |p: &&GpuProcess| {
+        subject.from_pids.contains(&p.pid) || p.container.as_ref().is_some_and(|id| subject.from.contains(id))
+    };
+    let (its, others): (Vec<_>, Vec<_>) = processes.iter().partition(is_its);
     if subject.processes && !its.is_empty() {
         let pids: Vec<String> = its.iter().map(|p| p.pid.to_string()).collect();
         return Some(format!("the old holder's processes are still on the card: {}", pids.join(", ")));
@@ -104,6 +109,7 @@ mod tests {
         Subject {
             uuid: "GPU-0".into(),
             from: vec![ContainerId("old".into())],
+            from_pids: Vec::new(),
             others_count: false,
             known: Vec::new(),
             recipient: Vec::new(),
@@ -199,6 +205,16 @@ mod tests {
         let proof = on_the_engines_word(Some(free), &[container(ContainerState::Running)]);
         assert_eq!(proof.free_since, None);
         assert!(proof.blocker.expect("why").contains("old-live"));
+    }
+
+    #[test]
+    fn an_orphan_of_the_old_holder_is_its_own_and_not_a_stranger() {
+        let orphaned = sample(Some(5300), Some(vec![(7, "removed", 5000)]));
+        assert_eq!(blocker(&orphaned, &subject()), None, "nobody knows whose it is");
+        let known = Subject { from_pids: vec![7], ..subject() };
+        assert!(blocker(&orphaned, &known).expect("not free").contains("still on the card: 7"));
+        let memory = Subject { processes: false, ..known };
+        assert!(blocker(&orphaned, &memory).expect("not free").contains("5300 MiB"));
     }
 
     #[test]
