@@ -144,10 +144,13 @@ fn converge(
     plan: &mut LeasePlan,
 ) {
     let mut leases = status.leases.clone();
-    // The same holder for another reason keeps its lease, unless one claim follows another.
+    // The same holder for another reason keeps its lease, unless one claim follows another; it has the card for itself only when
+    // those with whom it shared are gone.
+    let alone = leases.len() == 1;
     for lease in &mut leases {
         if let Some(w) = wanted.iter().find(|w| w.holder == lease.holder)
             && (lease.claim.is_none() || w.claim.is_none())
+            && (alone || w.shared_mib.is_some())
         {
             lease.claim = w.claim.clone();
             lease.shared_mib = w.shared_mib;

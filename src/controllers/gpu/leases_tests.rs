@@ -347,6 +347,17 @@ fn the_same_holder_keeps_its_lease_or_has_it_renewed() {
 }
 
 #[test]
+fn a_sharer_gets_the_card_for_itself_when_the_others_are_gone() {
+    let study = lease("study", Some("over"), Some(4096));
+    let mut owner = Table::new(Some("study"), vec![study.clone(), lease("prime", Some("over"), Some(4096))]);
+    assert_eq!(made(&owner.pass()), ["gpu0-8: prime -> nobody (nobody)"]);
+    assert!(owner.status().leases.iter().all(|lease| lease.shared_mib.is_some()), "prime is still there");
+    let mut alone = Table::new(Some("study"), vec![study]);
+    alone.pass();
+    assert_eq!((alone.leases().as_str(), alone.status().leases[0].shared_mib), ("study 7", None));
+}
+
+#[test]
 fn a_stale_handoff_of_another_card_changes_nothing() {
     let mut table = Table::new(Some("prime"), vec![lease("prime", None, None)]);
     table.handoff("h", Some("prime"), Some("study"), told(HandoffPhase::TransferringOwnership)).spec.gpu =
