@@ -190,3 +190,30 @@ async fn a_card_that_is_declared_later_stays_one_object_and_keeps_who_holds_it()
     eventually("gpu1 goes", DEADLINE, gone).await;
     assert!(gpu(&server, "gpu0-gpu0").is_none() && gpu(&server, "gpu1-gpu1").is_none(), "none is discovered anew");
 }
+
+#[tokio::test]
+async fn what_does_not_fit_onto_a_card_is_refused_and_says_beside_whom() {
+    let mut first = card(0);
+    first.processes = vec![computing(4_000_001, 20_000)];
+    let driver = Driver::showing(&cards(vec![first]));
+    engine_without_containers(&socket(&driver));
+    let server = serve(&driver);
+    until(&server, "gpu0", "is read", |gpu| ready(gpu) == "True Free").await;
+    server.apply(
+        "apiVersion: gaia.dev/v1alpha1
+kind: Workload
+metadata: {name: llm}
+spec:
+  live: {container: {image: 'llm:1', gpus: {count: 1}}}
+  gpu: {members: [gpu0], memory: 12Gi}
+",
+    );
+    let why = told(&server, "gpu0-1", "InsufficientMemory").await;
+    assert!(why.contains("12288 MiB do not fit on gpu0") && why.contains("(pid 4000001) 20000 MiB"), "{why}");
+    let list: Value = serde_json::from_str(&server.says(&["get", "handoffs", "-o", "json"])).expect("JSON");
+    let refused =
+        list["items"].as_array().into_iter().flatten().find(|handoff| handoff["metadata"]["name"] == "gpu0-1");
+    let refused = refused.expect("it stays for the record");
+    assert_eq!((&refused["status"]["phase"], &refused["status"]["steps"]), (&"Failed".into(), &Value::Null));
+    assert!(gpu(&server, "gpu0").expect("it is there")["status"]["holder"].is_null());
+}
