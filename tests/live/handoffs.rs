@@ -6,15 +6,15 @@ use gaia::{
         container::{ContainerSpec, Gpus},
         gpu::{Gpu, GpuDevice, GpuSpec, GpuStatus, Holder, RequiredProof},
         gpuclaim::{GpuClaim, GpuClaimSpec},
-        gpustep::{HttpStep, ReleaseStep},
+        gpustep::{AcquireStep, HttpStep, NoSettings, ReleaseStep},
         handoff::{Handoff, HandoffPhase, HandoffProof, HandoffSpec, HandoffStatus, StepOutcome},
-        workload::{Workload, WorkloadGpu},
+        workload::{Dependency, DependencyCondition, Workload, WorkloadGpu},
     },
     registry::ObjectName,
     runtime::objects::Objects as _,
 };
 
-use crate::world::{World, object, workload};
+use crate::world::{World, from_image, object, workload};
 
 fn holder(name: &str) -> Holder {
     Holder { name: name.to_owned(), namespace: "default".to_owned(), ..Holder::default() }
@@ -134,6 +134,7 @@ async fn what_cannot_be_proven_is_put_back() {
     world.until_running("prime").await;
     let status = end_of(&world, "there").await;
     assert_eq!(status.phase, HandoffPhase::Failed);
+    assert_eq!(status.conditions[0].reason, "DeadlineExceeded", "the end says why, not what was done then");
     assert_eq!(status.rollback.expect("it was put back").outcome, StepOutcome::Succeeded);
     world.until_gpu("gpu0", "still held by prime", held_by("prime")).await;
     assert!(!world.runs("study-live"));
@@ -203,6 +204,24 @@ async fn who_refuses_to_let_go_keeps_the_card() {
     assert_eq!(status.phase, HandoffPhase::Failed);
     assert!(world.runs("prime-live"), "nothing was stopped");
     world.until_gpu("gpu0", "still held by prime", held_by("prime")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_starts_only_after_prime_is_told_all_the_same() {
+    let world = World::with(Images::any()).await;
+    world.objects.create(card(Some("prime"), |_| ())).await.expect("a valid card");
+    let start = AcquireStep { start: Some(NoSettings {}), timeout_seconds: 60, ..AcquireStep::default() };
+    let (workload, path) = (Some("core".to_owned()), Some("/gpu/reclaim".to_owned()));
+    let http = Some(HttpStep { workload, port: Some(80), path, ..HttpStep::default() });
+    let tell = AcquireStep { http, timeout_seconds: 60, ..AcquireStep::default() };
+    world.create(on_card("prime", WorkloadGpu { acquire_steps: vec![start, tell], ..WorkloadGpu::default() })).await;
+    let mut core = self::workload("core", from_image("core:1"));
+    core.spec.depends_on = vec![Dependency { workload: "prime".to_owned(), condition: DependencyCondition::Healthy }];
+    world.create(core).await;
+    world.until_gpu("gpu0", "held by its owner", held_by("prime")).await;
+    let status = end_of(&world, "gpu0-1").await;
+    assert_eq!(status.phase, HandoffPhase::Completed);
+    assert!(status.steps.iter().all(|step| step.outcome == StepOutcome::Succeeded), "{:?}", status.steps);
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use crate::{
         gpuclaim::GpuClaim,
         handoff::Handoff,
         label, quantity,
-        workload::Workload,
+        workload::{Variant, Workload},
     },
     controllers::{
         gpu::{holding, leases},
@@ -55,8 +55,17 @@ pub struct Party {
     pub workload: Arc<Workload>,
     /// Of its variant.
     pub containers: Vec<Container>,
-    /// Of the workloads that its steps speak to, by name.
-    pub peers: Vec<(String, Container)>,
+    /// The workloads that its steps speak to.
+    pub peers: Vec<Neighbour>,
+}
+
+/// A workload that a step of another speaks to. Its container is looked up when it is spoken to: it may be about to start.
+#[derive(Debug, Clone)]
+pub struct Neighbour {
+    pub name: String,
+    pub active: Variant,
+    /// The name of the active variant's container, if somebody else made it.
+    pub adopted: Option<String>,
 }
 
 impl<O: Objects> HandoffReconciler<O> {
@@ -111,11 +120,11 @@ impl<O: Objects> HandoffReconciler<O> {
         let containers = self.containers_of(&workload, holder).await?;
         let mut peers = Vec::new();
         for peer in steps::peers(&workload) {
-            let label = format!("{}/{peer}", holder.namespace);
-            let found = self.containers.list(Some((label::WORKLOAD, Some(&label)))).await.map_err(engine)?;
-            let active = self.objects.get::<Workload>(&ObjectName { name: peer.clone(), ..name.clone() }).await;
-            let active = active.map_err(read)?.and_then(|w| w.status.as_ref()?.active).unwrap_or_default();
-            peers.extend(found.into_iter().find(|c| names::variant(c) == Some(active)).map(|c| (peer, c)));
+            let found = self.objects.get::<Workload>(&ObjectName { name: peer.clone(), ..name.clone() }).await;
+            let found = found.map_err(read)?;
+            let active = found.as_ref().and_then(|w| w.status.as_ref()?.active).unwrap_or_default();
+            let adopted = found.as_ref().and_then(|w| steps::adopted(w, active)).map(str::to_owned);
+            peers.push(Neighbour { name: peer, active, adopted });
         }
         Ok(Some(Party { holder: holder.clone(), workload, containers, peers }))
     }

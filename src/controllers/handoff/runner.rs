@@ -22,7 +22,9 @@ use crate::{
     api::{
         gpustep::{AcquireStep, HttpMethod, HttpStep, ModelServer, ReleaseStep},
         handoff::{Handoff, StepStage},
+        label,
     },
+    controllers::workload::names,
     registry::ObjectName,
     runtime::{reconciler::name_of, supervisor::caught, wakeups::Wakeups},
 };
@@ -197,23 +199,50 @@ impl Shared {
     }
 
     async fn http(&self, http: &HttpStep, party: &Party, limit: Duration) -> Result<String, String> {
-        let peer = match (&http.url, http.port, &http.workload) {
-            (Some(url), ..) => Peer::Url(url.clone()),
-            (None, Some(port), peer) => {
-                let container = match peer {
-                    None => own(party)?,
-                    Some(name) => {
-                        let found = party.peers.iter().find(|(peer, _)| peer == name);
-                        found.map(|(_, container)| container).ok_or_else(|| format!("{name} has no container"))?
-                    }
-                };
-                let path = http.path.clone().unwrap_or_else(|| "/".to_owned());
-                Peer::Container { container: Box::new(container.clone()), port, path }
+        let end = Instant::now() + limit;
+        loop {
+            let answer = match self.spoken_to(http, party).await {
+                Ok(peer) => {
+                    let (headers, body) = (http.headers.clone(), http.body.clone());
+                    let request = PeerRequest { method: http.method, peer, headers, body };
+                    self.peers.call(&request, end.saturating_duration_since(Instant::now())).await
+                }
+                Err(why) => Err(PeerError::Unreachable(why)),
+            };
+            match last_word(answer, end) {
+                Some(answer) => return answer.map(|_| "answered".to_owned()),
+                None => sleep(AGAIN).await,
             }
-            (None, None, _) => return Err("neither url nor port is given".to_owned()),
+        }
+    }
+
+    /// As it is now: a container that is being started has no address yet.
+    async fn spoken_to(&self, http: &HttpStep, party: &Party) -> Result<Peer, String> {
+        let port = match (&http.url, http.port) {
+            (Some(url), _) => return Ok(Peer::Url(url.clone())),
+            (None, Some(port)) => port,
+            (None, None) => return Err("neither url nor port is given".to_owned()),
         };
-        let request = PeerRequest { method: http.method, peer, headers: http.headers.clone(), body: http.body.clone() };
-        self.call(&request, limit).await.map(|_| "answered".to_owned())
+        let container = match &http.workload {
+            None => own(party)?.clone(),
+            Some(name) => self.container_of(name, party).await?,
+        };
+        let path = http.path.clone().unwrap_or_else(|| "/".to_owned());
+        Ok(Peer::Container { container: Box::new(container), port, path })
+    }
+
+    async fn container_of(&self, name: &str, party: &Party) -> Result<Container, String> {
+        let neighbour = party.peers.iter().find(|peer| peer.name == name);
+        let found = match neighbour.and_then(|peer| peer.adopted.as_ref()) {
+            Some(adopted) => self.containers.inspect(adopted).await.map_err(|error| error.to_string())?,
+            None => {
+                let full = format!("{}/{name}", party.holder.namespace);
+                let all = self.containers.list(Some((label::WORKLOAD, Some(&full)))).await;
+                let active = neighbour.map(|peer| peer.active).unwrap_or_default();
+                all.map_err(|error| error.to_string())?.into_iter().find(|c| names::variant(c) == Some(active))
+            }
+        };
+        found.ok_or_else(|| format!("{name} has no container"))
     }
 
     async fn post(
@@ -243,15 +272,13 @@ impl Shared {
         self.call(&PeerRequest { method, peer, headers, body }, limit).await
     }
 
-    /// Who does not answer is asked again until the time is up; a refusal is final.
     async fn call(&self, request: &PeerRequest, limit: Duration) -> Result<String, String> {
         let end = Instant::now() + limit;
         loop {
-            match self.peers.call(request, end.saturating_duration_since(Instant::now())).await {
-                Ok(body) => return Ok(body),
-                Err(PeerError::Refused(why)) => return Err(why),
-                Err(PeerError::Unreachable(why)) if Instant::now() + AGAIN >= end => return Err(why),
-                Err(PeerError::Unreachable(_)) => sleep(AGAIN).await,
+            let answer = self.peers.call(request, end.saturating_duration_since(Instant::now())).await;
+            match last_word(answer, end) {
+                Some(answer) => return answer,
+                None => sleep(AGAIN).await,
             }
         }
     }
@@ -296,6 +323,15 @@ impl Shared {
             self.post(party, server.port, path, Some(json!({"model": model})), limit).await?;
         }
         Ok(models.join(", "))
+    }
+}
+
+/// Who does not answer is asked again until the time is up; a refusal is final.
+fn last_word(answer: Result<String, PeerError>, end: Instant) -> Option<Result<String, String>> {
+    match answer {
+        Ok(body) => Some(Ok(body)),
+        Err(PeerError::Refused(why)) => Some(Err(why)),
+        Err(PeerError::Unreachable(why)) => (Instant::now() + AGAIN >= end).then_some(Err(why)),
     }
 }
 
