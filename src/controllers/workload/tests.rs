@@ -34,7 +34,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// A workload `web`, what is seen, and when.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Case {
     workload: Workload,
     observed: Observed,

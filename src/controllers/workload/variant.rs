@@ -15,6 +15,7 @@ use super::{
     names,
     observed::{Action, Named, VariantSeen},
     reason::Reason,
+    right::Right,
     status,
 };
 use crate::{
@@ -84,6 +85,12 @@ impl Scene<'_> {
 
     fn grace(&self) -> Duration {
         Duration::from_secs(self.workload.spec.stop_grace_seconds.into())
+    }
+
+    /// Wished to run, with the right to its cards. What ends while it gives them away was stopped for that, and has not crashed:
+    /// when it has them again it is started without a pause, whatever its restart policy.
+    fn may_run(&self, running: bool) -> bool {
+        running && self.seen.right == Right::Granted
     }
 
     fn container_name(&self) -> String {

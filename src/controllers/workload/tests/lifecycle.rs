@@ -6,7 +6,10 @@ use crate::{
         container::ImagePullPolicy,
         workload::{DependencyCondition, RestartPolicy},
     },
-    controllers::workload::observed::{DependencySeen, DependencyState},
+    controllers::workload::{
+        observed::{DependencySeen, DependencyState},
+        right::Right,
+    },
     runtime::reconciler::Finalizer,
 };
 
@@ -60,6 +63,30 @@ fn what_is_not_to_run_is_stopped_and_kept() {
     assert_eq!(stopped.ready(), "True Stopped");
     let absent = Case::empty().changed(|c| c.live_spec().running = false);
     assert_eq!(absent.steps(), NOTHING);
+}
+
+#[test]
+fn what_was_stopped_for_a_handoff_has_not_crashed() {
+    let gives = |c: &mut Case| {
+        c.live().right = Right::Denied { message: "is giving gpu0 away (handoff there)".into(), lost_at: None };
+    };
+    let stops = |c: &mut Case| {
+        c.container().state = ContainerState::Exited;
+        c.container().finished_at = Some(at(9));
+    };
+    for policy in [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never] {
+        let runs = Case::running().changed(|c| c.workload.spec.restart_policy = policy).remember();
+        let giving = runs.clone().changed(gives);
+        assert_eq!(giving.steps(), NOTHING, "stopping it is the handoff's business");
+        let stopped = giving.remember().later(10).changed(stops);
+        assert_eq!(stopped.ready(), "False WaitingForGpu");
+        // Or all of it between two passes.
+        for stopped in [stopped, runs.later(10).changed(gives).changed(stops)] {
+            assert_eq!(stopped.steps(), NOTHING);
+            let back = stopped.remember().changed(|c| c.live().right = Right::Granted);
+            assert_eq!(back.steps(), ["start web-live"], "{policy:?}");
+        }
+    }
 }
 
 #[test]

@@ -30,6 +30,6 @@ pub(super) fn decide(scene: &Scene<'_>, plan: &mut VariantPlan, name: &str, runn
         return;
     }
     plan.kept = Some(container.clone());
-    plan.status = Some(status::of(container, scene.seen.health, scene.before, running, scene.now));
+    plan.status = Some(status::of(container, scene.seen.health, scene.before, scene.may_run(running), scene.now));
     run::decide(scene, plan, container, running, None);
 }

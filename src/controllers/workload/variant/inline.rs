@@ -25,7 +25,7 @@ pub(super) fn decide(scene: &Scene<'_>, plan: &mut VariantPlan, spec: &Container
     }
     let Some(container) = keep else { return absent(scene, plan, spec, &hash, running) };
     plan.kept = Some(container.clone());
-    plan.status = Some(status::of(container, scene.seen.health, scene.before, running, scene.now));
+    plan.status = Some(status::of(container, scene.seen.health, scene.before, scene.may_run(running), scene.now));
     if container.state == ContainerState::Dead {
         let message = format!("the removal of {} failed half way: it is tried again", container.name);
         plan.act(scene, Step::Clear, remove(scene, container), under_way(Reason::Removing, message));
