@@ -76,6 +76,20 @@ fn who_holds_keeps_unless_preempted() {
     assert_eq!(answer(held(), vec![claim("held", 1, safe), claim("urgent", 2, taker)]).0, ["a: held"]);
 }
 
+/// After a handoff by hand the new holder's claim is the youngest there is, and the owner's may be younger than any.
+#[test]
+fn who_has_it_without_a_claim_keeps_it_by_one() {
+    let mut gpu = (*card("a", Some("owner"), Some("guest"))).clone();
+    gpu.status.as_mut().expect("told").leases[0].claim = None;
+    let gpus = || vec![Arc::new(gpu.clone())];
+    let (told, waiting) = answer(gpus(), vec![claim("early", 1, |_| ()), claim("guest", 2, |_| ())]);
+    assert_eq!((told, waiting), (vec!["a: guest".to_owned()], vec!["default/early".to_owned()]));
+    assert_eq!(answer(gpus(), vec![claim("early", 1, |_| ())]).0, ["a: early"], "without one it goes to who asks");
+    let again = claim("again", 3, |spec| spec.holder = external("guest"));
+    let (told, waiting) = answer(gpus(), vec![claim("guest", 2, |_| ()), again]);
+    assert_eq!((told, waiting), (vec!["a: guest".to_owned()], vec!["default/again".to_owned()]), "once");
+}
+
 #[test]
 fn several_cards_or_none_and_they_are_kept_for_the_first_in_line() {
     let both = |spec: &mut GpuClaimSpec| spec.count = 2;

@@ -1,6 +1,6 @@
 //! One handoff with the world around it, for the tables of [`super::tests`]: each call is what the world does.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -12,6 +12,7 @@ use super::{
     runner::Answer,
 };
 use crate::{
+    adapters::containers::{Container, ContainerId, ContainerState},
     api::{
         container::ContainerSpec,
         gpu::{Gpu, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
@@ -54,7 +55,29 @@ pub fn party(name: &str, release: Vec<ReleaseStep>) -> Party {
     workload.spec.live = Some(LiveSpec { running: true, container: ContainerSpec::default() });
     workload.spec.gpu =
         Some(WorkloadGpu { release_steps: release, acquire_steps: vec![acquire], ..WorkloadGpu::default() });
-    Party { holder: holder(name), workload: Arc::new(workload), containers: Vec::new(), peers: Vec::new() }
+    let containers = vec![container(name, ContainerState::Running)];
+    Party { holder: holder(name), workload: Arc::new(workload), containers, peers: Vec::new() }
+}
+
+pub fn container(name: &str, state: ContainerState) -> Container {
+    Container {
+        id: ContainerId(name.into()),
+        name: format!("{name}-live"),
+        image: "x:1".into(),
+        image_id: "sha256:1".into(),
+        labels: BTreeMap::new(),
+        state,
+        health: None,
+        exit_code: 0,
+        oom_killed: false,
+        restarts_itself: false,
+        error: String::new(),
+        created_at: None,
+        started_at: None,
+        finished_at: None,
+        attachments: Vec::new(),
+        ports: Vec::new(),
+    }
 }
 
 pub struct Flight {

@@ -100,7 +100,12 @@ impl Pass<'_> {
             return Given::UnderWay;
         }
         if let (Some(next), Some(party)) = (giver.plan.get(done), giver.party) {
-            list.push(open(steps::release_name(next, party), StepStage::Release, self.now));
+            let mut step = open(steps::release_name(next, party), StepStage::Release, self.now);
+            // Whoever was stopped before has nothing to let go of, and nobody has to be told of it first.
+            if next.stop.is_none() && next.kill.is_none() && !steps::runs(party) {
+                close(&mut step, StepOutcome::Skipped, format!("{} does not run", party.holder), self.now);
+            }
+            list.push(step);
             return Given::UnderWay;
         }
         let seconds = self.gpu().map_or(0, |gpu| gpu.spec.cleanup.timeout_seconds);

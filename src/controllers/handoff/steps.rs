@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use kube::ResourceExt;
 
 use super::observe::Party;
-use crate::api::{
-    gpu::Measure,
-    gpustep::{AcquireStep, HttpStep, NoSettings, ReleaseStep},
-    workload::{Variant, Workload},
+use crate::{
+    adapters::containers::ContainerState,
+    api::{
+        gpu::Measure,
+        gpustep::{AcquireStep, HttpStep, NoSettings, ReleaseStep},
+        workload::{Variant, Workload},
+    },
 };
 
 /// Seconds beyond a container's own grace that a stop may take.
@@ -50,6 +53,12 @@ pub fn withdraw_plan(party: Option<&Party>) -> Vec<ReleaseStep> {
     let stop =
         ReleaseStep { stop: Some(NoSettings::default()), timeout_seconds, verify: true, ..ReleaseStep::default() };
     vec![stop]
+}
+
+/// It has a process, or may have one.
+pub fn runs(party: &Party) -> bool {
+    let ended = [ContainerState::Created, ContainerState::Exited, ContainerState::Dead];
+    party.containers.iter().any(|container| !ended.contains(&container.state))
 }
 
 /// The declared steps, or a start.

@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     decide::{Leaver, decide, leaver},
-    flight::{Flight, at, exec, holder, party, stop},
+    flight::{Flight, at, container, exec, holder, party, stop},
     proof::Proof,
     runner::Answer,
 };
 use crate::{
-    adapters::containers::{Container, ContainerId, ContainerState},
+    adapters::containers::ContainerState,
     api::{
         gpu::Measure,
         gpustep::ReleaseStep,
@@ -159,6 +159,21 @@ fn a_required_step_that_fails_ends_it() {
     flight.answer(Ok(""));
     assert_eq!(flight.end(), "Failed ReleaseFailed: exec prime ask failed: busy; the old holder is back");
     assert_eq!(flight.steps_back(), ["exec prime take Succeeded"]);
+}
+
+/// `live stop`, and then the card goes elsewhere: core, which was to be told first, is stopped too.
+#[test]
+fn who_does_not_run_is_not_asked_to_let_go() {
+    for state in [Some(ContainerState::Exited), None] {
+        let mut flight = Flight::new(vec![exec("ask", |step| step.required = true), stop()]).let_in();
+        let from = flight.seen.from.as_mut().expect("prime");
+        from.containers = state.map(|state| container("prime", state)).into_iter().collect();
+        assert_eq!(flight.settle(), ["Release 1"], "the stop makes sure");
+        flight.answer(Ok("did not run"));
+        flight.free();
+        assert_eq!(flight.phase(), HandoffPhase::TransferringOwnership);
+        assert_eq!(flight.steps()[0], "exec prime ask Skipped");
+    }
 }
 
 #[test]
@@ -387,32 +402,14 @@ fn who_gets_it_from_a_person_gets_a_claim() {
 
 #[test]
 fn starts_are_what_the_workload_controller_says_they_are() {
-    let container = |state| Container {
-        id: ContainerId("c".into()),
-        name: "study-live".into(),
-        image: "x:1".into(),
-        image_id: "sha256:1".into(),
-        labels: BTreeMap::new(),
-        state,
-        health: None,
-        exit_code: 0,
-        oom_killed: false,
-        restarts_itself: false,
-        error: String::new(),
-        created_at: None,
-        started_at: None,
-        finished_at: None,
-        attachments: Vec::new(),
-        ports: Vec::new(),
-    };
     let study = |wished: bool, health, state| {
         let mut to = party("study", vec![]);
-        to.containers = vec![container(state)];
+        to.containers = vec![container("study", state)];
         let workload = Arc::make_mut(&mut to.workload);
         workload.spec.live.as_mut().expect("live").running = wished;
         workload.spec.gpu.as_mut().expect("uses cards").acquire_steps.clear();
         let live = VariantStatus {
-            container_id: Some("c".into()),
+            container_id: Some("study".into()),
             state: VariantState::Running,
             health,
             ..VariantStatus::default()
