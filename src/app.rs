@@ -25,7 +25,7 @@ use crate::{
     api,
     config::{self, Config},
     controllers,
-    facades::gaia::{self, Delivery, Gaia, Hub, Legacy, WebTarget},
+    facades::gaia::{self, Delivery, Gaia, Hub, Legacy, Patience, WebTarget},
     gitops::{self, Gitops, files::real::RealFiles},
     registry::{ApiError, Kinds, Registry, ids::RandomIds},
     runtime::{
@@ -204,13 +204,14 @@ impl Parts {
             probes: self.world.probes.clone(),
             clock: self.clock.clone(),
             hub: Hub::new(self.clock.clone()),
+            shared_dir: self.config.orchestrator.shared_dir.clone(),
             shutdown: supervisor.token(Stage::Intake),
         };
         let observed = gaia.clone();
         supervisor.spawn(Stage::Telling, "gaia-notifications", |stop| gaia::observe(observed, stop));
         let settings = &self.config.orchestrator;
         if let Some(target) = settings.web_url.as_deref().map(WebTarget::parse).transpose().map_err(StartError::Web)? {
-            let delivery = Delivery { hub: gaia.hub.clone(), target };
+            let delivery = Delivery { hub: gaia.hub.clone(), target, patience: Patience::default() };
             supervisor.spawn(Stage::Telling, "gaia-web", |stop| delivery.run(stop));
         }
         if let Some(file) = settings.state_file.clone() {

@@ -95,7 +95,6 @@ async fn a_body_that_cannot_be_meant_is_422(
 #[tokio::test]
 async fn the_status_has_every_key_that_clients_read() {
     let world = World::gaia().await;
-    world.gpu_is("prime has its card", |gpu| gpu["owner"] == "gaia-core").await;
     let (_, status) = world.get("/status").await;
     assert_eq!(status["service"], "gaia-orchestrator");
     assert_eq!(status["status"], "operational");

@@ -36,16 +36,27 @@ async fn a_side_of_the_stack_stops_and_starts() {
     assert_eq!(containers["live"]["core"]["healthy"], true);
 }
 
+/// The order that GAIA documents (section 5.3), and back.
 #[tokio::test]
-async fn a_candidate_stack_with_gpu_asks_for_the_card_and_gives_it_back() {
+async fn the_candidate_stack_gets_the_card_once_the_live_stack_is_stopped() {
     let world = World::gaia().await;
+    let early = world.done("/containers/candidate/start", r#"{"gpu_enabled":true}"#).await;
+    assert_eq!(early["details"]["gpu"]["success"], false, "Prime has it, and is not stopped for it");
+    assert!(world.runs("gaia-prime-live"));
+    world.done("/containers/candidate/stop", "").await;
+    world.done("/containers/live/stop", "").await;
+    assert_eq!(world.owner().await, "none", "a stopped stack has no card");
     let started = world.done("/containers/candidate/start", r#"{"gpu_enabled":"yes","services":["core"]}"#).await;
     assert_eq!(started["message"], "Candidate stack started");
-    world.gpu_is("the candidate has it", |gpu| gpu["owner"] == "gaia-core-candidate").await;
-    let (_, gpu) = world.get("/gpu/status").await;
+    let gpu = world.gpu_is("the candidate has it", |gpu| gpu["owner"] == "gaia-core-candidate").await;
     assert_eq!(gpu["reason"], "candidate_stack_start");
+    world.settled().await;
+    assert!(world.runs("gaia-prime-candidate"));
     world.done("/containers/candidate/stop", "").await;
-    world.gpu_is("prime has it again", |gpu| gpu["owner"] == "gaia-core").await;
+    world.gpu_is("nobody has it", |gpu| gpu["owner"] == "none").await;
+    world.done("/containers/live/start", r#"{"gpu_enabled":true}"#).await;
+    let gpu = world.gpu_is("prime has it again", |gpu| gpu["owner"] == "gaia-core").await;
+    assert_eq!(gpu["queue"], serde_json::json!([]));
 }
 
 #[tokio::test]

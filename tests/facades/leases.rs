@@ -1,7 +1,5 @@
 //! Acquire, wait and release: one holder, a queue that grants, and nobody who is gone keeps anything.
 
-use std::time::{Duration, Instant};
-
 use gaia::{api::gpuclaim::GpuClaim, runtime::objects::Objects};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -117,30 +115,41 @@ async fn a_lease_that_was_told_has_no_end_and_one_that_nobody_fetched_has() {
     assert_eq!(end("gaia-study").await, None);
 }
 
+/// gaia-audio asks before every sentence it speaks, and goes without when the card is held: Prime must not be stopped for it.
 #[tokio::test]
-async fn sleep_frees_the_card_and_waking_brings_it_back() {
+async fn who_asks_while_prime_has_the_card_waits_and_prime_runs_on() {
     let world = World::gaia().await;
-    world.gpu_is("prime has its card", |gpu| gpu["owner"] == "gaia-core").await;
-    let asleep = world.done("/gpu/sleep", r#"{"reason":"sleep_cycle"}"#).await;
-    assert_eq!((&asleep["ok"], &asleep["message"]), (&json!(true), &json!("GPU released for sleep")));
+    let queued = world.done("/gpu/acquire", &ask("gaia-audio", r#","timeout_seconds":30"#)).await;
+    assert_eq!(queued["message"], "GPU owned by gaia-core, queued at position 1");
+    let late = world.done("/gpu/wait", &ask("gaia-study", r#","timeout_seconds":1"#)).await;
+    assert_eq!((&late["success"], &late["queue_position"]), (&json!(false), &json!(2)));
     let (_, gpu) = world.get("/gpu/status").await;
-    assert_eq!((&gpu["owner"], &gpu["lease_id"]), (&json!("none"), &Value::Null));
-    let forced = world.done("/gpu/release", "").await;
-    assert_eq!(forced["message"], "GPU released by none", "a release does not wake");
-    assert_eq!(world.owner().await, "none");
-    let awake = world.done("/gpu/wake", "{}").await;
-    assert_eq!((&awake["ok"], &awake["message"]), (&json!(true), &json!("GPU reclaimed after wake")));
-    assert_eq!(world.owner().await, "gaia-core");
+    assert_eq!((&gpu["owner"], &gpu["queue"]), (&json!("gaia-core"), &json!(["gaia-audio"])));
+    assert!(world.runs("gaia-prime-live"));
+    assert_eq!(world.services.paths(), [] as [&str; 0], "nobody was told to let go");
+    // Prime gives it back by its lease, as anybody would: the queue grants.
+    world.done(&format!("/gpu/release?lease_id={}", gpu["lease_id"].as_str().expect("a lease")), "").await;
+    world.gpu_is("audio has it", |gpu| gpu["owner"] == "gaia-audio").await;
+    assert!(!world.runs("gaia-prime-live"));
+    let fetched = world.done("/gpu/acquire", &ask("gaia-audio", "")).await;
+    assert_eq!(fetched["success"], true);
+    world.done("/gpu/release", &json!({"lease_id": fetched["lease_id"]}).to_string()).await;
+    world.gpu_is("prime has it again", |gpu| gpu["owner"] == "gaia-core").await;
 }
 
+/// Section 10, 6; section 8, 8.
 #[tokio::test]
-async fn sleep_leaves_a_training_alone() {
+async fn who_asks_during_a_handoff_is_queued_and_overwrites_nobody() {
     let world = World::gaia().await;
-    world.done("/handoff/prime-to-study", "").await;
-    let told = world.done("/gpu/sleep", "").await;
-    assert_eq!(told["ok"], true);
-    assert!(told["message"].as_str().is_some_and(|text| text.starts_with("MEDITATION active")), "{told}");
-    assert_eq!(world.owner().await, "gaia-study");
+    let core = world.services.hang("/gpu/release");
+    world.post("/handoff/prime-to-study?wait=false", "").await;
+    let queued = world.done("/gpu/acquire", &ask("gaia-audio", "")).await;
+    assert_eq!(queued["message"], "GPU owned by gaia-core, queued at position 1");
+    core.notify_one();
+    world.gpu_is("study has it", |gpu| gpu["owner"] == "gaia-study").await;
+    world.settled().await;
+    let (_, gpu) = world.get("/gpu/status").await;
+    assert_eq!((&gpu["owner"], &gpu["queue"]), (&json!("gaia-study"), &json!(["gaia-audio"])));
 }
 
 #[tokio::test]
@@ -149,9 +158,7 @@ async fn the_end_of_the_process_waits_for_no_waiter() {
     world.done("/gpu/acquire", &ask("gaia-core", "")).await;
     let waiting = tokio::spawn(answer(world.request(Method::POST, "/gpu/wait").body(ask("gaia-study", ""))));
     world.gpu_is("it waits", |gpu| gpu["queue"] == json!(["gaia-study"])).await;
-    let begun = Instant::now();
     world.shutdown.cancel();
     let (status, told) = waiting.await.expect("it ends");
     assert_eq!((status.as_u16(), &told["detail"]), (503, &json!("Orchestrator is shutting down")));
-    assert!(begun.elapsed() < Duration::from_secs(5));
 }

@@ -1,16 +1,19 @@
 //! Claims that the facade makes for its callers, and how they end: a caller who goes, or never comes to fetch what was
 //! granted, must not keep the card.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    Gaia, in_namespace,
-    names::{GAIA, NAMESPACE, wire},
-    reply::Refusal,
+    Gaia, Turn,
+    card::Card,
+    in_namespace,
+    names::{GAIA, NAMESPACE, SLEEPER, external, wire},
+    reply::{Refusal, stamp},
 };
 use crate::{
     api::{
@@ -24,7 +27,16 @@ use crate::{
 /// On claims made by the facade: nobody else reads them, so they go when they have ended.
 pub const LABEL: &str = "gaia.dev/facade";
 /// A lease that was granted to a waiting caller lapses after so long unless the caller has been told of it.
-const PICKUP_SECONDS: u32 = 60;
+pub const PICKUP_SECONDS: u32 = 60;
+/// The sleeper's: whatever anybody asks for goes before it.
+pub const LOWEST_PRIORITY: i64 = -1_000_000;
+pub const HIGHEST_PRIORITY: i64 = 1_000_000;
+/// How much longer than a waiting claim the claim stands that it waits for.
+const OUTLASTS_SECONDS: u32 = 5;
+/// As long as a claim waits that does not say.
+const DEFAULT_WAIT_SECONDS: u32 = 300;
+/// The controllers answer in milliseconds.
+const KEPT_WITHIN: Duration = Duration::from_secs(5);
 /// How often a name that an old claim still has is tried.
 const ATTEMPTS: usize = 4;
 
@@ -38,8 +50,8 @@ pub struct Wish {
     /// Seconds it may wait in the queue.
     pub timeout_seconds: Option<u32>,
     pub preemption: Preemption,
-    /// The lease lapses unless its caller is told of it in time.
-    pub must_be_fetched: bool,
+    /// The lease lapses after so long unless its caller is told of it.
+    pub ttl_seconds: Option<u32>,
 }
 
 impl Wish {
@@ -49,11 +61,24 @@ impl Wish {
             count: 1,
             holder: self.holder.clone(),
             reason: self.reason.chars().take(1024).collect(),
-            priority: self.priority.clamp(-1_000_000, 1_000_000) as i32,
+            priority: self.priority.clamp(LOWEST_PRIORITY, HIGHEST_PRIORITY) as i32,
             preemption: self.preemption,
             timeout_seconds: self.timeout_seconds,
-            ttl_seconds: self.must_be_fetched.then_some(PICKUP_SECONDS),
+            ttl_seconds: self.ttl_seconds,
             ..GpuClaimSpec::default()
+        }
+    }
+
+    /// In nobody's name, and behind everybody: the card is kept free while nobody asks for it.
+    pub fn to_sleep(card: &Card) -> Self {
+        Self {
+            gpu: card.name(),
+            holder: external(SLEEPER),
+            reason: "sleep_cycle".to_owned(),
+            priority: LOWEST_PRIORITY,
+            timeout_seconds: None,
+            preemption: Preemption::Never,
+            ttl_seconds: None,
         }
     }
 
@@ -113,6 +138,60 @@ impl Gaia {
             }
         }
         Err(Refusal::failed(format!("claim {name} is being removed; try again")))
+    }
+
+    /// The wish as it must be made to wait for whom the wire shows, and for nobody else. A sleeper gives way to it and
+    /// sleeps on afterwards; the owner, who would give way to any claim, gets one of its own while the wish may wait.
+    pub(super) async fn made_way(&self, wish: &Wish) -> Result<Wish, Refusal> {
+        let card = self.needed_card().await?;
+        let mut wish = wish.clone();
+        if card.sleeps() {
+            self.sleep_again(&card).await?;
+            wish.preemption = Preemption::LowerPriority;
+        } else if let Some(lease) = card.owners_lease().filter(|lease| lease.holder != wish.holder)
+            && !card.rests
+            && !card.is_handed_over()
+        {
+            self.keep_for_owner(&wish, &lease.holder).await?;
+        }
+        Ok(wish)
+    }
+
+    /// Behind whoever takes the card from the sleeper: when they are done, it goes back to sleep, and not to its owner.
+    async fn sleep_again(&self, card: &Card) -> Result<(), Refusal> {
+        let mut claim = Wish::to_sleep(card).claim();
+        claim.metadata.generate_name = Some("gaia-sleep-".to_owned());
+        self.objects.create(claim).await?;
+        Ok(())
+    }
+
+    /// Ends as soon as nobody can be waiting any more, so that claims made elsewhere find the owner as ready to lend as ever.
+    async fn keep_for_owner(&self, wish: &Wish, owner: &Holder) -> Result<(), Refusal> {
+        let seconds = wish.timeout_seconds.unwrap_or(DEFAULT_WAIT_SECONDS).saturating_add(OUTLASTS_SECONDS);
+        let keep = Wish {
+            gpu: wish.gpu.clone(),
+            holder: owner.clone(),
+            reason: "keeps its card while somebody waits for it".to_owned(),
+            priority: LOWEST_PRIORITY + 1,
+            timeout_seconds: None,
+            preemption: Preemption::Never,
+            ttl_seconds: Some(seconds),
+        };
+        let mut changes = self.changes();
+        let name = self.queue_once(&keep).await?;
+        // One without an end is the owner's own, by which it holds until it gives it back.
+        if let Some(ttl) = self.claim(&name).await?.and_then(|claim| claim.spec.ttl_seconds) {
+            let spec = json!({"ttlSeconds": ttl.max(seconds), "renewedAt": stamp(self.clock.now())});
+            self.patch::<GpuClaim>(&name, json!({"spec": spec})).await?;
+        }
+        // A claim that came before it was seen to hold would win against it.
+        let deadline = Instant::now() + KEPT_WITHIN;
+        while self.needed_card().await?.owners_lease().is_some() {
+            if self.turn(&mut changes, deadline).await != Turn::Changed {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// A claim of one waiting call.

@@ -127,7 +127,7 @@ async fn look(gaia: &Gaia, workload: &Workload, variant: Variant, port: Option<u
         healthy: seen.state == VariantState::Running && seen.health == VariantHealth::Healthy,
         last_check: None,
     };
-    let unprobed = seen.state == VariantState::Running && seen.health == VariantHealth::Unknown;
+    let unprobed = seen.state == VariantState::Running && !has_probes(workload);
     if let (true, true, Some(declared), Some(container)) = (ask, unprobed, declared, &seen.container_name) {
         health.healthy = answers(gaia, container, declared.container_port).await;
         health.last_check = Some(stamp(gaia.clock.now()));
@@ -135,10 +135,23 @@ async fn look(gaia: &Gaia, workload: &Workload, variant: Variant, port: Option<u
     health
 }
 
+fn has_probes(workload: &Workload) -> bool {
+    let probes = workload.spec.probes.as_ref();
+    probes.is_some_and(|probes| probes.startup.is_some() || probes.liveness.is_some() || probes.readiness.is_some())
+}
+
 pub fn container_of(workload: &Workload, variant: Variant) -> Option<&ContainerSpec> {
     match variant {
         Variant::Live => workload.spec.live.as_ref().map(|live| &live.container),
         Variant::Candidate => workload.spec.candidate.as_ref().map(|candidate| &candidate.container),
+    }
+}
+
+/// Meant to run.
+pub fn is_to_run(workload: &Workload, variant: Variant) -> bool {
+    match variant {
+        Variant::Live => workload.spec.live.as_ref().is_some_and(|live| live.running),
+        Variant::Candidate => workload.spec.candidate.as_ref().is_some_and(|candidate| candidate.running),
     }
 }
 

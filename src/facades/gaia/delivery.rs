@@ -13,11 +13,6 @@ use super::hub::{Frame, Hub};
 
 /// Where gaia-web is asked, unless its URL names a path.
 const PATH: &str = "/api/notifications";
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-const FIRST_DELAY: Duration = Duration::from_millis(500);
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// In about two minutes.
-const ATTEMPTS: usize = 8;
 
 /// Where notifications are posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +32,30 @@ impl WebTarget {
     }
 }
 
+/// How long one notification is tried: by default for about two minutes.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    pub answer_within: Duration,
+    pub first_delay: Duration,
+    pub longest_delay: Duration,
+    pub attempts: usize,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            answer_within: Duration::from_secs(5),
+            first_delay: Duration::from_millis(500),
+            longest_delay: Duration::from_secs(30),
+            attempts: 8,
+        }
+    }
+}
+
 pub struct Delivery {
     pub hub: Hub,
     pub target: WebTarget,
+    pub patience: Patience,
 }
 
 /// What one attempt came to.
@@ -54,7 +70,8 @@ impl Delivery {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         // Somebody else in this process may have chosen a provider already; any will do.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).no_proxy().user_agent("gaia").build();
+        let client =
+            reqwest::Client::builder().timeout(self.patience.answer_within).no_proxy().user_agent("gaia").build();
         let client = match client {
             Ok(client) => client,
             Err(error) => {
@@ -87,9 +104,9 @@ impl Delivery {
 
     async fn deliver(&self, client: &reqwest::Client, frame: &Frame) {
         let delays = ExponentialBuilder::new()
-            .with_min_delay(FIRST_DELAY)
-            .with_max_delay(LONGEST_DELAY)
-            .with_max_times(ATTEMPTS - 1)
+            .with_min_delay(self.patience.first_delay)
+            .with_max_delay(self.patience.longest_delay)
+            .with_max_times(self.patience.attempts.saturating_sub(1))
             .with_jitter()
             .build();
         let mut why = String::new();
@@ -106,7 +123,7 @@ impl Delivery {
                 tokio::time::sleep(delay).await;
             }
         }
-        warn!(attempts = ATTEMPTS, why, "a notification could not be delivered to gaia-web");
+        warn!(attempts = self.patience.attempts, why, "a notification could not be delivered to gaia-web");
     }
 
     async fn attempt(&self, client: &reqwest::Client, frame: &Frame) -> Outcome {

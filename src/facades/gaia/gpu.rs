@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::{
     Gaia, Turn,
     body::Fields,
-    claims::{Wish, status_of},
-    names::{NOBODY, Owner, REQUESTERS, owner_of, shown_lease, wire},
+    card::Card,
+    claims::{HIGHEST_PRIORITY, LOWEST_PRIORITY, PICKUP_SECONDS, Wish, status_of},
+    names::{NOBODY, Owner, REQUESTERS, wire},
     reply::{Answer, Refusal, ok, stamp_of},
     routes::Asked,
 };
@@ -23,7 +24,7 @@ use crate::{
 use axum::http::StatusCode;
 
 /// How long an acquire waits for what the controllers say to it. They answer in milliseconds.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a release waits until the lease is seen to be gone.
 const RELEASED_WITHIN: Duration = Duration::from_secs(2);
 const DEFAULT_WAIT_SECONDS: i64 = 300;
@@ -67,11 +68,11 @@ struct Released {
 }
 
 /// What a card looks like on the wire; without a card nobody has it.
-pub fn view(gpu: Option<&Gpu>) -> GpuView {
-    let lease = gpu.and_then(shown_lease);
+pub fn view(gpu: Option<&Card>) -> GpuView {
+    let lease = gpu.and_then(Card::shown_lease);
     let memory = gpu.and_then(|gpu| gpu.status.as_ref()?.memory);
     GpuView {
-        owner: gpu.map_or_else(|| NOBODY.to_owned(), owner_of),
+        owner: gpu.map_or_else(|| NOBODY.to_owned(), Card::owner),
         lease_id: lease.map(|lease| lease.lease_id.clone()),
         reason: lease.map(|lease| lease.reason.clone()),
         acquired_at: lease.and_then(|lease| stamp_of(lease.acquired_at.as_ref())),
@@ -80,7 +81,7 @@ pub fn view(gpu: Option<&Gpu>) -> GpuView {
             used_mb: memory.used_mib,
             free_mb: memory.free_mib,
         }),
-        queue: gpu.map(queue).unwrap_or_default(),
+        queue: gpu.map(|card| queue(card)).unwrap_or_default(),
     }
 }
 
@@ -97,7 +98,7 @@ fn queue(gpu: &Gpu) -> Vec<String> {
 }
 
 pub async fn status(gaia: &Gaia) -> Answer {
-    ok(&view(gaia.card().await?.as_deref()))
+    ok(&view(gaia.card().await?.as_ref()))
 }
 
 /// Somebody who wants the card.
@@ -126,10 +127,10 @@ impl Request {
             gpu: gpu.metadata.name.clone().unwrap_or_default(),
             holder: holder.clone(),
             reason: self.reason.clone(),
-            priority: self.priority,
+            priority: self.priority.clamp(LOWEST_PRIORITY + 1, HIGHEST_PRIORITY),
             timeout_seconds: u32::try_from(queue_seconds).ok(),
             preemption: Preemption::Never,
-            must_be_fetched: true,
+            ttl_seconds: Some(PICKUP_SECONDS),
         }
     }
 }
@@ -143,11 +144,11 @@ fn granted(requester: Owner, lease: &Lease) -> Acquired {
     }
 }
 
-fn queued(gpu: &Gpu, position: u32) -> Acquired {
+fn queued(gpu: &Card, position: u32) -> Acquired {
     Acquired {
         success: false,
         lease_id: None,
-        message: format!("GPU owned by {}, queued at position {position}", owner_of(gpu)),
+        message: format!("GPU owned by {}, queued at position {position}", gpu.owner()),
         queue_position: Some(position),
     }
 }
@@ -165,7 +166,7 @@ impl Gaia {
     /// Makes the claim, and tells what the controllers made of it.
     pub(super) async fn acquire(&self, wish: &Wish, requester: Owner) -> Result<Acquired, Refusal> {
         let mut changes = self.changes();
-        let claim = self.queue_once(wish).await?;
+        let claim = self.queue_once(&self.made_way(wish).await?).await?;
         let deadline = Instant::now() + ANSWER_WITHIN;
         loop {
             let gpu = self.needed_card().await?;
@@ -176,8 +177,9 @@ impl Gaia {
                 return Ok(granted(requester, lease));
             }
             let position = self.position(&gpu, &claim).await?;
-            let other_holds = lease.is_none() && gpu.status.as_ref().is_some_and(|status| !status.leases.is_empty());
-            if let Some(position) = position.filter(|_| other_holds) {
+            if let Some(position) = position.filter(|_| lease.is_none())
+                && self.is_anothers(&gpu, &wish.holder).await?
+            {
                 return Ok(queued(&gpu, position));
             }
             match self.turn(&mut changes, deadline).await {
@@ -191,6 +193,12 @@ impl Gaia {
                 Turn::Ending => return Err(Refusal::shutting_down()),
             }
         }
+    }
+
+    /// Somebody else has the card, or is being given it.
+    async fn is_anothers(&self, card: &Card, holder: &Holder) -> Result<bool, Refusal> {
+        let running = self.running_handoff(card).await?;
+        Ok(card.shown_lease().is_some() || running.is_some_and(|handoff| handoff.spec.to.as_ref() != Some(holder)))
     }
 
     /// Where a claim stands in the queue, as far as the controllers have said so.
@@ -236,7 +244,7 @@ pub async fn wait(gaia: &Gaia, asked: &Asked) -> Answer {
     }
     let deadline = Instant::now() + Duration::from_secs(waited.min(LONGEST_WAIT_SECONDS).unsigned_abs());
     let mut changes = gaia.changes();
-    let waiter = gaia.queue_caller(&request.wish(&gpu, &holder)).await?;
+    let waiter = gaia.queue_caller(&gaia.made_way(&request.wish(&gpu, &holder)).await?).await?;
     loop {
         let gpu = gaia.needed_card().await?;
         if let Some(lease) = lease_of(&gpu, &holder) {
@@ -278,7 +286,7 @@ pub async fn release(gaia: &Gaia, asked: &Asked) -> Answer {
     let Some(gpu) = gaia.card().await? else {
         return released(NOBODY, 0, None);
     };
-    let Some(shown) = shown_lease(&gpu) else {
+    let Some(shown) = gpu.shown_lease() else {
         return released(NOBODY, queue(&gpu).len(), None);
     };
     let leases: Vec<Lease> = gpu.status.iter().flat_map(|status| status.leases.clone()).collect();

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The whole of it, where the caller does not say: stopping and starting a model takes minutes.
-const DEFAULT_SECONDS: i64 = 300;
+pub const DEFAULT_SECONDS: i64 = 300;
 /// How much later than its own deadline a handoff may be at its end, rollback included.
 const MARGIN: Duration = Duration::from_secs(600);
 /// How long a cancel waits for the end.
@@ -36,6 +36,10 @@ const TYPES: [(&str, HandoffType); 4] = [
     ("live_to_candidate", HandoffType::LiveToCandidate),
     ("candidate_to_live", HandoffType::CandidateToLive),
 ];
+
+pub fn type_words() -> [&'static str; 4] {
+    TYPES.map(|(word, _)| word)
+}
 
 /// As of GAIA 0.3; the last three keys are those of its later versions.
 #[derive(Debug, Clone, Serialize)]
@@ -142,19 +146,19 @@ pub async fn start(gaia: &Gaia, direction: Direction, asked: &Asked) -> Answer {
 }
 
 /// `Prefer: respond-async` or `?wait=false`.
-fn wants_no_wait(asked: &Asked) -> bool {
+pub fn wants_no_wait(asked: &Asked) -> bool {
     let preferences = asked.headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
     let prefers = preferences.flat_map(|value| value.split(',')).any(|word| word.trim() == "respond-async");
     prefers || asked.query("wait").is_some_and(|wait| matches!(wait.as_str(), "false" | "0" | "no" | "off"))
 }
 
-fn accepted(gaia: &Gaia, handoff: &Handoff) -> axum::response::Response {
+pub fn accepted(gaia: &Gaia, handoff: &Handoff) -> axum::response::Response {
     let response = json(StatusCode::ACCEPTED, &view(handoff, gaia.clock.now()));
     let response = with_header(response, header::LOCATION, &location(handoff));
     with_header(response, HeaderName::from_static("preference-applied"), "respond-async")
 }
 
-fn location(handoff: &Handoff) -> String {
+pub fn location(handoff: &Handoff) -> String {
     format!("/handoff/{}/status", id_of(handoff))
 }
 
@@ -175,7 +179,7 @@ async fn finished(gaia: &Gaia, handoff: &Handoff) -> Answer {
         Some(gpu) => gaia.running_handoff(gpu).await?.map(|other| id_of(&other)),
         None => None,
     };
-    let detail = failure(&handoff, gpu.as_deref(), other.as_deref());
+    let detail = failure(&handoff, gpu.as_ref(), other.as_deref());
     let error = handoff.status.as_ref().and_then(|status| status.error.clone());
     Err(Refusal::failed(detail).with("handoff_id", id_of(&handoff)).with("error", error))
 }
@@ -251,7 +255,7 @@ pub async fn to_target(gaia: &Gaia, asked: &Asked) -> Answer {
     fields.done()?;
     let direction = direction.ok_or_else(|| Refusal::failed("a target that is no fault is missing"))?;
     let gpu = gaia.needed_card().await?;
-    let owner = super::names::owner_of(&gpu);
+    let owner = gpu.owner();
     if owner == direction.to.wire() {
         return super::reply::ok(&json!({"ok": true, "success": true, "owner": owner, "message": "Already own GPU"}));
     }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use super::notification::News;
+use super::notification::{HaStatus, News};
 use crate::runtime::clock::Clock;
 
 /// How far a listener may fall behind.
@@ -30,12 +30,14 @@ struct Shared {
     listeners: broadcast::Sender<Frame>,
     /// Also held while something is sent, so that a new listener gets each one once.
     recent: Mutex<VecDeque<Frame>>,
+    /// What was concluded last of core and its standby.
+    availability: Mutex<Option<HaStatus>>,
 }
 
 impl Hub {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let (listeners, _) = broadcast::channel(BEHIND);
-        Self { clock, shared: Arc::new(Shared { listeners, recent: Mutex::default() }) }
+        Self { clock, shared: Arc::new(Shared { listeners, recent: Mutex::default(), availability: Mutex::default() }) }
     }
 
     pub fn publish(&self, news: News) {
@@ -54,6 +56,20 @@ impl Hub {
         recent.push_back(frame.clone());
         // Refused only when nobody listens.
         self.shared.listeners.send(frame).ok();
+    }
+
+    pub fn set_availability(&self, now: Option<HaStatus>) {
+        *self.shared.availability.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// None: nothing is known of core yet.
+    pub fn availability(&self) -> Option<HaStatus> {
+        *self.shared.availability.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many listen now.
+    pub fn listeners(&self) -> usize {
+        self.shared.listeners.receiver_count()
     }
 
     /// What comes from now on, and before it the last `replay` there were.

@@ -7,9 +7,12 @@ use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use futures::StreamExt;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,14 +20,14 @@ use tracing::{info, warn};
 
 use super::{
     Gaia, Turn,
-    claims::Wish,
+    claims::{PICKUP_SECONDS, Wish},
     containers, gpu,
     handoff::{self, phase_of},
     names::{Owner, REQUESTERS},
     reply::{Refusal, stamp},
 };
 use crate::{
-    api::{gpuclaim::Preemption, handoff::Handoff},
+    api::{gpuclaim::Preemption, handoff::Handoff, source::Source},
     runtime::objects::Objects,
 };
 
@@ -45,13 +48,18 @@ impl Legacy {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         let mut kept = self.read().await;
         if !kept.contains_key(OURS) {
-            self.import(&kept).await;
-            let imported = json!({"imported": kept.clone(), "imported_at": stamp(self.gaia.clock.now())});
-            kept.insert(OURS.to_owned(), imported);
+            let before = kept.clone();
+            end_active(&mut kept, self.gaia.clock.now());
+            kept.insert(OURS.to_owned(), json!({"imported": before, "imported_at": null}));
         }
-        let mut changes = self.gaia.changes();
+        let sources = self.gaia.objects.watch::<Source>().map(|_| ()).boxed();
+        let mut changes = futures::stream::select(self.gaia.changes(), sources).boxed();
         let mut written = Document::new();
         while !stop.is_cancelled() {
+            if kept[OURS]["imported_at"].is_null() && self.is_ready().await {
+                self.import(kept[OURS]["imported"].as_object().unwrap_or(&Document::new())).await;
+                kept[OURS]["imported_at"] = json!(stamp(self.gaia.clock.now()));
+            }
             match self.document(&kept).await {
                 Ok(document) if document != written => {
                     self.write(&document).await;
@@ -69,6 +77,16 @@ impl Legacy {
         }
         stop.cancelled().await;
         Ok(())
+    }
+
+    /// Whom the file names can be found: there is a card, and every Source has said what its files declare. At a first start
+    /// neither is so, and a holder would be taken for a stranger.
+    async fn is_ready(&self) -> bool {
+        let sources = self.gaia.objects.list::<Source>(None).await;
+        let read = |source: &Arc<Source>| {
+            source.spec.suspend || source.status.as_ref().is_some_and(|status| !status.conditions.is_empty())
+        };
+        sources.is_ok_and(|sources| sources.iter().all(read)) && matches!(self.gaia.card().await, Ok(Some(_)))
     }
 
     /// What is in the file; what is no JSON object is set aside.
@@ -124,7 +142,7 @@ impl Legacy {
             priority: i64::from(!must_be_fetched),
             timeout_seconds: None,
             preemption: Preemption::Never,
-            must_be_fetched,
+            ttl_seconds: must_be_fetched.then_some(PICKUP_SECONDS),
         };
         self.gaia.queue_once(&wish).await.map(|_| ())
     }
@@ -142,8 +160,8 @@ impl Legacy {
             .filter(|handoff| phase_of(handoff).is_terminal())
             .map(|handoff| json!(handoff::view(handoff, now)))
             .collect();
-        document.insert("gpu".to_owned(), json!(gpu::view(card.as_deref())));
-        document.insert("containers".to_owned(), json!(containers::known(&self.gaia).await?));
+        laid_over(&mut document, "gpu", json!(gpu::view(card.as_ref())));
+        laid_over(&mut document, "containers", json!(containers::known(&self.gaia).await?));
         // Without its running clock: the file shall not change while nothing does.
         document.insert(
             "active_handoff".to_owned(),
@@ -168,6 +186,42 @@ impl Legacy {
 
 fn known(owner: &Value) -> Option<Owner> {
     REQUESTERS.iter().find(|(word, _)| owner == word).map(|(_, owner)| *owner)
+}
+
+/// What we know, over what others wrote there: keys that are none of ours stay, services of ours or not.
+fn laid_over(document: &mut Document, key: &str, ours: Value) {
+    let mut under = document.remove(key).unwrap_or_default();
+    merge(&mut under, ours);
+    document.insert(key.to_owned(), under);
+}
+
+fn merge(under: &mut Value, ours: Value) {
+    match (under, ours) {
+        (Value::Object(under), Value::Object(ours)) => {
+            for (key, value) in ours {
+                merge(under.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (under, ours) => *under = ours,
+    }
+}
+
+/// A handoff that was under way when GAIA's own service ended will never end by itself: it has failed.
+fn end_active(document: &mut Document, now: Timestamp) {
+    let Some(Value::Object(mut active)) = document.insert("active_handoff".to_owned(), Value::Null) else { return };
+    let phase = active.get("phase").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if !["completed", "failed", "cancelled"].contains(&phase.as_str()) {
+        let error = format!(
+            "Handoff was in phase '{phase}' when orchestrator restarted. Marked FAILED during startup reconciliation."
+        );
+        active.insert("phase".to_owned(), json!("failed"));
+        active.insert("error".to_owned(), json!(error));
+        active.insert("completed_at".to_owned(), json!(stamp(now)));
+    }
+    let history = document.entry("handoff_history").or_insert_with(|| json!([]));
+    if let Value::Array(history) = history {
+        history.push(Value::Object(active));
+    }
 }
 
 fn still(mut view: Value) -> Value {

@@ -8,14 +8,18 @@
 //! | [`routes`] | which path and method is which call |
 //! | [`body`], [`reply`] | how bodies are read, and answers and errors written |
 //! | [`names`] | who is who: GAIA's names and ours |
-//! | [`overview`] | health, directory, status |
+//! | [`overview`], [`openapi`] | health, directory, status; what can be asked |
+//! | [`card`] | which card it is about, and who has it in the wire's words |
 //! | [`gpu`], [`claims`], [`power`] | who has the card, who wants it, and its sleep |
 //! | [`handoff`], [`transfer`] | the card goes from one to another |
 //! | [`containers`], [`stacks`] | what runs, and what shall run |
+//! | [`availability`], [`maintenance`], [`watch`] | how well it goes, and whether somebody works on it |
 //! | [`legacy`] | the state file of GAIA's own orchestrator |
 //! | [`notification`], [`observer`], [`oracle`], [`hub`], [`socket`], [`delivery`] | who is told what |
 
+mod availability;
 mod body;
+mod card;
 mod claims;
 mod containers;
 mod delivery;
@@ -23,9 +27,11 @@ mod gpu;
 mod handoff;
 mod hub;
 mod legacy;
+mod maintenance;
 mod names;
 mod notification;
 mod observer;
+mod openapi;
 mod oracle;
 mod overview;
 mod power;
@@ -34,8 +40,9 @@ mod routes;
 mod socket;
 mod stacks;
 mod transfer;
+mod watch;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use axum::Router;
 use futures::{StreamExt, stream::BoxStream};
@@ -43,7 +50,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use delivery::{Delivery, WebTarget};
+pub use delivery::{Delivery, Patience, WebTarget};
 pub use hub::Hub;
 pub use legacy::Legacy;
 pub use overview::directory;
@@ -77,6 +84,8 @@ pub struct Gaia {
     pub clock: Arc<dyn Clock>,
     /// Who is told what happens.
     pub hub: Hub,
+    /// GAIA's shared directory, where its tools leave the flag of maintenance. None: nobody said where.
+    pub shared_dir: Option<PathBuf>,
     /// Ends every wait when cancelled.
     pub shutdown: CancellationToken,
 }
@@ -123,29 +132,6 @@ impl Gaia {
             change = changes.next() => if change.is_some() { Turn::Changed } else { Turn::Ending },
             () = sleep_until(deadline) => Turn::TooLate,
         }
-    }
-
-    /// The card that GAIA is about: the one that Prime names, else the first of this host.
-    async fn card(&self) -> Result<Option<Arc<Gpu>>, Refusal> {
-        let prime = self.workload(names::PRIME).await?;
-        let member = prime.as_ref().and_then(|prime| prime.spec.gpu.as_ref()?.members.first().cloned());
-        if let Some(name) = member
-            && let Some(gpu) = self.objects.get::<Gpu>(&ObjectName { namespace: None, name }).await?
-        {
-            return Ok(Some(gpu));
-        }
-        let mut cards = self.objects.list::<Gpu>(None).await?;
-        cards.sort_by_key(|gpu| {
-            let seen = gpu.status.as_ref().and_then(|status| status.index);
-            (seen.or(gpu.spec.device.index).unwrap_or(u32::MAX), gpu.metadata.name.clone())
-        });
-        Ok(cards.into_iter().next())
-    }
-
-    /// As [`card`](Self::card), where nothing can be done without one.
-    async fn needed_card(&self) -> Result<Arc<Gpu>, Refusal> {
-        let none = || Refusal::new(axum::http::StatusCode::NOT_IMPLEMENTED, "GPU manager not available");
-        self.card().await?.ok_or_else(none)
     }
 
     async fn workload(&self, name: &str) -> Result<Option<Arc<Workload>>, Refusal> {

@@ -3,7 +3,7 @@
 //! `gaia-core` on the card is Prime, the inference process: core itself runs on the CPU since GAIA 0.3.
 
 use crate::api::{
-    gpu::{Gpu, Holder, HolderKind, Lease},
+    gpu::{Holder, HolderKind},
     workload::Variant,
 };
 
@@ -88,16 +88,6 @@ pub fn wire(holder: &Holder) -> String {
     }
     let name = if holder.name == PRIME { "gaia-core" } else { &holder.name };
     container(name, holder.variant)
-}
-
-/// The lease that the wire shows: the first that is not the sleeper's.
-pub fn shown_lease(gpu: &Gpu) -> Option<&Lease> {
-    gpu.status.iter().flat_map(|status| &status.leases).find(|lease| wire(&lease.holder) != NOBODY)
-}
-
-/// Who has the card, in the wire's words.
-pub fn owner_of(gpu: &Gpu) -> String {
-    shown_lease(gpu).map_or_else(|| NOBODY.to_owned(), |lease| wire(&lease.holder))
 }
 
 /// Name of a service's container in GAIA: `gaia-study`, `gaia-study-candidate`.

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Gaia,
-    containers::status_of,
+    card::{owner_of, shown_lease},
+    containers::{is_to_run, status_of},
     handoff::{destination, id_of, phase_of, source, type_name},
-    names::{GAIA, NOBODY, PART_OF, container, owner_of, shown_lease},
+    names::{GAIA, NOBODY, PART_OF, container},
     notification::{self as told, HaStatus, News, Parties},
 };
 use crate::{
@@ -61,6 +62,7 @@ pub async fn run(gaia: Gaia, stop: CancellationToken) -> Result<(), Infallible> 
                 return Ok(());
             }
         };
+        gaia.hub.set_availability(observer.ha);
         for news in news {
             gaia.hub.publish(news);
         }
@@ -186,10 +188,7 @@ impl Observer {
         let name = workload.metadata.name.clone().unwrap_or_default();
         let mut news = Vec::new();
         for variant in Variant::ALL {
-            let wished = match variant {
-                Variant::Live => workload.spec.live.as_ref().is_some_and(|live| live.running),
-                Variant::Candidate => workload.spec.candidate.as_ref().is_some_and(|candidate| candidate.running),
-            };
+            let wished = is_to_run(workload, variant);
             if let Some(status) = status_of(workload, variant) {
                 news.extend(self.variant(&container(&name, variant), wished, status));
             }

@@ -12,9 +12,9 @@ use super::{
     reply::{Answer, ok, stamp},
 };
 
-const SERVICE: &str = "gaia-orchestrator";
+pub const SERVICE: &str = "gaia-orchestrator";
 /// Of the old API, which clients have never seen change.
-const API_VERSION: &str = "0.1.0";
+pub const API_VERSION: &str = "0.1.0";
 
 /// Lives: says nothing about Docker, cards or objects.
 pub fn health() -> Answer {
@@ -47,7 +47,7 @@ pub async fn status(gaia: &Gaia) -> Answer {
         None => None,
     };
     let now = gaia.clock.now();
-    let gpu = gpu::view(card.as_deref());
+    let gpu = gpu::view(card.as_ref());
     let containers = containers::known(gaia).await?;
     let active_handoff = running.map(|running| handoff::view(&running, now));
     let gpu_owner = if gpu.owner == NOBODY { "--".to_owned() } else { gpu.owner.clone() };
@@ -87,6 +87,8 @@ pub fn directory() -> Map<String, Value> {
                 "status": "GET /handoff/{handoff_id}/status", "cancel": "POST /handoff/{handoff_id}/cancel",
             },
             "sleep": {"gpu_sleep": "POST /gpu/sleep", "gpu_wake": "POST /gpu/wake"},
+            "ha": {"status": "GET /ha/status"},
+            "watch": {"state": "GET /watch/state"},
             "notifications": {"oracle_fallback": "POST /notify/oracle-fallback", "websocket": "WS /ws/notifications"},
         },
     });

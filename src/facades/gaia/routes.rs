@@ -10,10 +10,11 @@ use axum::{
 };
 
 use super::{
-    Gaia, containers, gpu, handoff, oracle, overview, power,
+    Gaia, availability, containers, gpu, handoff, openapi, oracle, overview, power,
     reply::{Answer, Refusal, with_header},
     socket, stacks,
     transfer::Direction,
+    watch,
 };
 use crate::api::workload::Variant;
 
@@ -24,6 +25,9 @@ const LIMIT_BYTES: usize = 1024 * 1024;
 enum Call {
     Health,
     Status,
+    Openapi,
+    HaStatus,
+    WatchState,
     GpuStatus,
     GpuAcquire,
     GpuRelease,
@@ -47,6 +51,9 @@ enum Call {
 const ROUTES: &[(&str, Method, Call)] = &[
     ("/health", Method::GET, Call::Health),
     ("/status", Method::GET, Call::Status),
+    ("/openapi.json", Method::GET, Call::Openapi),
+    ("/ha/status", Method::GET, Call::HaStatus),
+    ("/watch/state", Method::GET, Call::WatchState),
     ("/gpu/status", Method::GET, Call::GpuStatus),
     ("/gpu/acquire", Method::POST, Call::GpuAcquire),
     ("/gpu/release", Method::POST, Call::GpuRelease),
@@ -70,6 +77,41 @@ const ROUTES: &[(&str, Method, Call)] = &[
     ("/notify/oracle-fallback", Method::POST, Call::OracleFallback),
     ("/ws/notifications", Method::GET, Call::Notifications),
 ];
+
+/// A call as it is published.
+pub struct Listed {
+    pub path: String,
+    pub method: &'static str,
+    /// Name of the schema of its body.
+    pub body: Option<&'static str>,
+    pub needs_body: bool,
+    /// What stands for `{}`.
+    pub parameter: Option<&'static str>,
+}
+
+/// Every call but the socket, which is none.
+pub fn listed() -> impl Iterator<Item = Listed> {
+    let calls = ROUTES.iter().filter(|(_, _, call)| *call != Call::Notifications);
+    calls.map(|(path, method, call)| {
+        let parameter = match call {
+            Call::HandoffStatus | Call::HandoffCancel => Some("handoff_id"),
+            Call::Restart => Some("name"),
+            _ => None,
+        };
+        let (body, needs_body) = match call {
+            Call::GpuAcquire | Call::GpuWait => (Some("GPUAcquireRequest"), true),
+            Call::GpuHandoff => (Some("HandoffTarget"), true),
+            Call::Handoff(_) => (Some("HandoffRequest"), false),
+            Call::StackStart(_) => (Some("ContainerStartRequest"), false),
+            Call::Swap => (Some("ContainerSwapRequest"), true),
+            Call::OracleFallback => (Some("OracleNotification"), true),
+            _ => (None, false),
+        };
+        let path = path.replace("{}", &format!("{{{}}}", parameter.unwrap_or_default()));
+        let method = if *method == Method::GET { "GET" } else { "POST" };
+        Listed { path, method, body, needs_body, parameter }
+    })
+}
 
 #[derive(serde::Deserialize)]
 struct Replay {
@@ -135,12 +177,15 @@ async fn answer(gaia: &Gaia, call: Call, asked: &Asked) -> Answer {
     match call {
         Call::Health => overview::health(),
         Call::Status => overview::status(gaia).await,
+        Call::Openapi => openapi::document(),
+        Call::HaStatus => availability::status(gaia).await,
+        Call::WatchState => watch::state(gaia).await,
         Call::GpuStatus => gpu::status(gaia).await,
         Call::GpuAcquire => gpu::acquire(gaia, asked).await,
         Call::GpuRelease => gpu::release(gaia, asked).await,
         Call::GpuWait => gpu::wait(gaia, asked).await,
-        Call::GpuSleep => power::sleep(gaia).await,
-        Call::GpuWake => power::wake(gaia).await,
+        Call::GpuSleep => power::sleep(gaia, asked).await,
+        Call::GpuWake => power::wake(gaia, asked).await,
         Call::GpuHandoff => handoff::to_target(gaia, asked).await,
         Call::Handoff(direction) => handoff::start(gaia, direction, asked).await,
         Call::HandoffStatus => handoff::status(gaia, asked).await,

@@ -12,7 +12,7 @@ use super::{
     Gaia, Turn,
     body::Fields,
     claims::{Wish, is_active, name_of as claim_name},
-    containers::{container_of, status_of},
+    containers::{container_of, is_to_run, status_of},
     gpu::Acquired,
     in_namespace,
     names::{Owner, key_of},
@@ -32,7 +32,9 @@ use crate::{
 /// How long a call waits to see what it asked for. Stops have their own grace of up to a minute.
 const SEEN_WITHIN: Duration = Duration::from_secs(90);
 /// Reasons for which a Workload may rest: it starts by itself when its turn comes.
-const WAITING: [&str; 3] = ["WaitingForGpu", "WaitingForDependency", "Suspended"];
+const RESTING: [&str; 2] = ["WaitingForGpu", "Suspended"];
+/// It rests if what it waits for does.
+const DEPENDENT: &str = "WaitingForDependency";
 /// Who may be restarted by name.
 const RESTARTABLE: [&str; 7] =
     ["gaia-prime", "gaia-nano", "gaia-core", "gaia-web", "gaia-study", "gaia-mcp", "gaia-audio"];
@@ -96,7 +98,8 @@ pub async fn start(gaia: &Gaia, variant: Variant, asked: &Asked) -> Answer {
     let deadline = Instant::now() + SEEN_WITHIN;
     loop {
         let left = gaia.not_yet(&stack, |workload| runs(workload, variant)).await?;
-        let stuck: Vec<_> = left.iter().filter(|workload| !rests(workload)).cloned().collect();
+        let all = gaia.stack().await?;
+        let stuck: Vec<_> = left.iter().filter(|workload| !rests(workload, &all, all.len())).cloned().collect();
         if stuck.is_empty() {
             done["stderr"] = Value::String(told(&left));
             let message = format!("{} stack started", title(variant));
@@ -237,7 +240,7 @@ impl Gaia {
             priority: 0,
             timeout_seconds: None,
             preemption: Preemption::Never,
-            must_be_fetched: false,
+            ttl_seconds: None,
         };
         self.acquire(&wish, owner).await.map(Some)
     }
@@ -263,10 +266,18 @@ fn stopped(workload: &Workload, variant: Variant) -> bool {
     stopped && seen >= workload.metadata.generation
 }
 
-/// It does not run, and that is as it should be for now.
-fn rests(workload: &Workload) -> bool {
+/// It does not run, and that is as it should be for now. `depth`: dependencies are followed no further, should they go round.
+fn rests(workload: &Workload, stack: &[Arc<Workload>], depth: usize) -> bool {
     let conditions = workload.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|c| c.type_ == READY && WAITING.contains(&c.reason.as_str()))
+    let Some(ready) = conditions.into_iter().find(|condition| condition.type_ == READY) else { return false };
+    if RESTING.contains(&ready.reason.as_str()) {
+        return true;
+    }
+    let comes = |name: &String| {
+        let other = stack.iter().find(|other| other.metadata.name.as_ref() == Some(name));
+        other.is_some_and(|other| is_to_run(other, other.spec.active) && !rests(other, stack, depth - 1))
+    };
+    ready.reason == DEPENDENT && depth > 0 && !workload.spec.depends_on.iter().all(|on| comes(&on.workload))
 }
 
 /// `gaia-study: WaitingForGpu: …`, one a line.

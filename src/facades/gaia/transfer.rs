@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::{
     Gaia,
+    card::Card,
     handoff::{id_of, phase_of},
     in_namespace,
-    names::{NAMESPACE, NOBODY, Owner, owner_of, wire},
+    names::{NAMESPACE, NOBODY, Owner, wire},
     reply::Refusal,
 };
 use crate::{
@@ -66,11 +67,12 @@ impl Gaia {
             return Err(Refusal::failed(format!("Handoff already in progress: {}", id_of(&running))));
         }
         let Direction { type_, from, to, name } = order.direction;
-        let owner = owner_of(&gpu);
+        let owner = gpu.owner();
         if owner != NOBODY && owner != from.wire() {
             return Err(Refusal::failed(wrong_owner(&owner, from.wire())));
         }
         self.let_run(to).await?;
+        self.end_waiting_sleep(&gpu).await?;
         // Whoever has it, a sleeper too: nobody on the wire.
         let first: Option<&Lease> = gpu.status.as_ref().and_then(|status| status.leases.first());
         let spec = HandoffSpec {
@@ -110,7 +112,7 @@ impl Gaia {
     }
 
     /// Whoever gets the card must be meant to run, or it would wait for its start for ever.
-    async fn let_run(&self, owner: Owner) -> Result<(), Refusal> {
+    pub(super) async fn let_run(&self, owner: Owner) -> Result<(), Refusal> {
         let Some((name, variant)) = owner.workload() else { return Ok(()) };
         let Some(workload) = self.workload(name).await? else { return Ok(()) };
         let spec = &workload.spec;
@@ -135,25 +137,31 @@ fn wrong_owner(owner: &str, expected: &str) -> String {
 }
 
 /// Why a handoff did not complete, in the words that clients of GAIA look for.
-pub fn failure(handoff: &Handoff, gpu: Option<&Gpu>, other: Option<&str>) -> String {
+pub fn failure(handoff: &Handoff, gpu: Option<&Card>, other: Option<&str>) -> String {
     let status = handoff.status.clone().unwrap_or_default();
     if status.phase == HandoffPhase::Cancelled {
         return format!("Handoff {} was cancelled", id_of(handoff));
     }
-    let told = || status.error.clone().unwrap_or_else(|| "Handoff failed".to_owned());
+    let told = status.error.clone().unwrap_or_else(|| "Handoff failed".to_owned());
     let is = |reason: HandoffReason| status.conditions.iter().any(|condition| condition.reason == reason.to_string());
     let source = handoff.spec.from.as_ref().map(wire).unwrap_or_default();
-    let waited_for_memory = HandoffPhase::WaitingCudaCleanup.progress_pct() == Some(status.progress_pct);
-    if is(HandoffReason::ReleaseFailed) {
+    if is(HandoffReason::WrongHolder) {
+        return wrong_owner(
+            &gpu.map_or_else(|| NOBODY.to_owned(), Card::owner),
+            if source.is_empty() { NOBODY } else { &source },
+        );
+    }
+    if let Some(other) = other.filter(|_| is(HandoffReason::AnotherInProgress)) {
+        return format!("Handoff already in progress: {other}");
+    }
+    let reached = |phase: HandoffPhase| phase.progress_pct() == Some(status.progress_pct);
+    let late = is(HandoffReason::DeadlineExceeded);
+    if is(HandoffReason::ReleaseFailed) || (late && reached(HandoffPhase::ReleasingGpu)) {
         let who = if source.starts_with("gaia-study") { "Study" } else { "Core" };
         format!("{who} failed to acknowledge GPU release")
-    } else if is(HandoffReason::MemoryNotFreed) || (is(HandoffReason::DeadlineExceeded) && waited_for_memory) {
+    } else if is(HandoffReason::MemoryNotFreed) || (late && reached(HandoffPhase::WaitingCudaCleanup)) {
         "GPU cleanup timeout - VRAM not released".to_owned()
-    } else if is(HandoffReason::WrongHolder) {
-        wrong_owner(&gpu.map_or_else(|| NOBODY.to_owned(), owner_of), if source.is_empty() { NOBODY } else { &source })
-    } else if let Some(other) = other.filter(|_| is(HandoffReason::AnotherInProgress)) {
-        format!("Handoff already in progress: {other}")
     } else {
-        told()
+        told
     }
 }
