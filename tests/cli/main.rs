@@ -3,6 +3,7 @@
 mod client;
 mod demo;
 mod offline;
+mod orchestrator;
 mod plan;
 mod program;
 mod rollback;
