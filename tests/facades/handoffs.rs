@@ -37,8 +37,8 @@ async fn the_card_goes_to_study_and_back_whatever_the_body_says() {
         assert_eq!((&done["ok"], &done["state"]), (&json!(true), &json!(state)));
         assert!(done["elapsed_s"].is_number() && done["completed_at"].is_string(), "{done}");
         assert_eq!(world.owner().await, destination);
-        // Completed means that it is so (section 8, 3).
-        assert_eq!(world.runs("gaia-prime-live"), !there);
+        // Completed means that it is so (section 8, 3); study works without the card too, and is not stopped for it.
+        assert_eq!((world.runs("gaia-prime-live"), world.runs("gaia-study-live")), (!there, true));
         let (_, again) = world.get(&format!("/handoff/{}/status", done["handoff_id"].as_str().expect("an id"))).await;
         assert_eq!(again, done);
     }

@@ -1,4 +1,5 @@
-//! GAIA's services as handoffs meet them: each call is noted down, and answered as the test says.
+//! GAIA's services as handoffs meet them: each call is noted down, and answered as the test says; else as simulated ones do,
+//! which take memory of the card and let go of it.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +8,10 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use gaia::adapters::peers::{Peer, PeerError, PeerRequest, Peers};
+use gaia::adapters::{
+    peers::{Peer, PeerError, PeerRequest, Peers},
+    simulated::{containers::SimulatedContainers, peers::SimulatedPeers},
+};
 use tokio::sync::Notify;
 
 /// What a service says to a call.
@@ -27,13 +31,18 @@ pub struct Call {
     pub body: Option<String>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Services {
+    simulated: SimulatedPeers,
     calls: Arc<Mutex<Vec<Call>>>,
     answers: Arc<Mutex<BTreeMap<String, Says>>>,
 }
 
 impl Services {
+    pub fn new(engine: SimulatedContainers) -> Self {
+        Self { simulated: SimulatedPeers::new(engine), calls: Arc::default(), answers: Arc::default() }
+    }
+
     /// For every call of this path from now on.
     pub fn answer(&self, path: &str, says: Says) {
         self.answers.lock().expect("nobody panicked").insert(path.to_owned(), says);
@@ -71,10 +80,10 @@ impl Peers for Services {
             let says = self.answers.lock().expect("nobody panicked").get(&path).cloned().unwrap_or(Says::Yes);
             self.calls.lock().expect("nobody panicked").push(Call { to, body: request.body.clone() });
             match says {
-                Says::Yes => Ok("{}".to_owned()),
+                Says::Yes => self.simulated.call(request, limit).await,
                 Says::No => Err(PeerError::Refused(format!("{name}: 409"))),
                 Says::Nothing(let_go) => match tokio::time::timeout(limit, let_go.notified()).await {
-                    Ok(()) => Ok("{}".to_owned()),
+                    Ok(()) => self.simulated.call(request, limit).await,
                     Err(_) => Err(PeerError::Unreachable(format!("{name} does not answer"))),
                 },
             }

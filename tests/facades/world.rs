@@ -8,7 +8,7 @@ use gaia::{
         containers::ContainerState,
         probes::Probes,
         simulated::{
-            containers::{Images, SimulatedContainers},
+            containers::{Behaviour, Image, Images, SimulatedContainers},
             gpus::SimulatedGpus,
             probes::SimulatedProbes,
         },
@@ -110,8 +110,14 @@ impl World {
         let registry = Registry::open(store, kinds, clock.clone(), Arc::new(RandomIds)).await.expect("a registry");
         let objects = RegistryObjects { registry: registry.clone(), field_manager: "test" };
         let shutdown = CancellationToken::new();
-        let engine = SimulatedContainers::new(clock.clone(), Images::any());
-        let services = Services::default();
+        // Study waits to be told before it uses the card.
+        let waits = Behaviour { gpu_at_start: false, ..Behaviour::default() };
+        let study = Image::present(waits);
+        let images = ["localhost:5000/gaia-study:local", "localhost:5000/gaia-study-candidate:local"]
+            .into_iter()
+            .fold(Images::any(), |images, name| images.with(name, study.clone()));
+        let engine = SimulatedContainers::new(clock.clone(), images);
+        let services = Services::new(engine.clone());
         let probes = made.probes.unwrap_or_else(|| Arc::new(SimulatedProbes::new(engine.clone())));
         let gaia = Gaia {
             objects: objects.clone(),
@@ -179,11 +185,6 @@ impl World {
         let mut object: Value = serde_saphyr::from_str(&text).expect("YAML");
         if object["kind"] == "Workload" {
             object["metadata"]["namespace"] = json!("default");
-        }
-        // A simulated study keeps its memory until it is stopped: not to be waited for half a minute.
-        if let Some(step) = object.pointer_mut("/spec/gpu/releaseSteps/0").filter(|_| file.ends_with("gaia-study.yaml"))
-        {
-            step["timeoutSeconds"] = json!(1);
         }
         let object: K = serde_json::from_value(object).expect("an object of ours");
         self.objects.create(object).await.expect("a valid object");
