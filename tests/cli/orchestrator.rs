@@ -43,8 +43,11 @@ fn a_state_file_is_taken_over_at_the_first_start_and_not_again() {
     fs::write(state.join("state.json"), STATE).expect("written");
     let mut server = start(&data, &state);
     claim_is(&server, "gaia-study", "Granted");
+    let handoffs = server.follow(&["watch", "handoffs", "-o", "json"]);
+    handoffs.line("the end of the handoff", |line| line.contains("gaia-study") && line.contains("Completed"));
     assert_eq!(owner(&server), "gaia-study");
-    assert!(server.send("POST", "/handoff/study-to-prime", "application/json", "").0 == 200);
+    let (status, told) = server.send("POST", "/handoff/study-to-prime", "application/json", "");
+    assert_eq!(status, 200, "{told}");
     // kill -9, and the next process finds its own mirror, not a state to take over.
     server.program.kill();
     let server = start(&data, &state);

@@ -150,7 +150,7 @@ impl Gaia {
             wish.preemption = Preemption::LowerPriority;
         } else if let Some(lease) = card.owners_lease().filter(|lease| lease.holder != wish.holder)
             && !card.rests
-            && !card.is_handed_over()
+            && self.running_handoff(&card).await?.is_none()
         {
             self.keep_for_owner(&wish, &lease.holder).await?;
         }

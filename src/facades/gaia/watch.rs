@@ -11,8 +11,12 @@ use super::{
 pub async fn state(gaia: &Gaia) -> Answer {
     let card = gaia.card().await?;
     let has_it = card.as_ref().is_some_and(|card| card.owner() == Owner::Core.wire());
+    let running = match &card {
+        Some(card) => gaia.running_handoff(card).await?,
+        None => None,
+    };
     let state = match &card {
-        Some(card) if card.is_handed_over() => "transitioning",
+        Some(_) if running.is_some() => "transitioning",
         Some(_) if has_it => "focusing",
         Some(_) | None => "idle",
     };
