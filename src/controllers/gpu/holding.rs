@@ -84,6 +84,14 @@ pub fn assign(world: &World, now: Timestamp) -> Assignment {
             answer.wanted.entry(gpu.name_any()).or_default().push(wanted_by(claim, name));
         }
     }
+    for (claim, name, held) in &mut active {
+        let given =
+            world.gpus.iter().find(|gpu| has_been_given(claim, gpu) && !answer.wanted.contains_key(&gpu.name_any()));
+        if let Some(gpu) = given.filter(|_| held.is_empty() && claim.spec.count == 1) {
+            answer.wanted.insert(gpu.name_any(), vec![wanted_by(claim, name)]);
+            held.push(gpu);
+        }
+    }
     let mut kept: Vec<String> = Vec::new();
     for (claim, name, held) in &active {
         let missing = (claim.spec.count as usize).saturating_sub(held.len());
@@ -203,6 +211,15 @@ fn unclaimed(world: &World, answer: &mut Assignment) {
             }
         }
     }
+}
+
+/// A handoff has given the card to the claim's holder, and the claim came after: no lease names it yet. Behind elder claims it
+/// would lose at once what was just handed over. Owners need no claim.
+fn has_been_given(claim: &GpuClaim, gpu: &Gpu) -> bool {
+    let holder = &claim.spec.holder;
+    let waits = claim.status.as_ref().is_none_or(|status| status.phase == GpuClaimPhase::Pending);
+    let bare = |lease: &Lease| lease.holder == *holder && lease.claim.is_none();
+    waits && !claim.spec.shared && gpu.spec.owner.as_ref() != Some(holder) && leases(gpu).iter().any(bare)
 }
 
 pub fn holder_of(workload: &Workload, variant: Variant) -> Holder {

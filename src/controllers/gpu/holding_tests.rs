@@ -53,6 +53,22 @@ fn answer(gpus: Vec<Arc<Gpu>>, claims: Vec<Arc<GpuClaim>>) -> (Vec<String>, Vec<
 }
 
 #[test]
+fn who_has_just_been_handed_the_card_keeps_it_by_the_claim_that_came_after() {
+    let handed = |owner: &str| {
+        let mut gpu = (*card("a", Some(owner), Some("study"))).clone();
+        let mut status = gpu.status.take().unwrap();
+        let bare = status.leases.iter().map(|lease| Lease { claim: None, ..lease.clone() }).collect();
+        status.set_leases(bare);
+        gpu.status = Some(status);
+        vec![Arc::new(gpu)]
+    };
+    let claims = || vec![claim("waits", 1, |_| ()), claim("study", 2, |_| ())];
+    assert_eq!(answer(handed("prime"), claims()), (vec!["a: study".to_owned()], vec!["default/waits".to_owned()]));
+    // An owner that asks for its own card by a claim goes to the end of the queue.
+    assert_eq!(answer(handed("study"), claims()), (vec!["a: waits".to_owned()], vec!["default/study".to_owned()]));
+}
+
+#[test]
 fn priority_goes_first_then_age_and_the_owner_lends() {
     let claims = || vec![claim("late", 2, |_| ()), claim("early", 1, |_| ())];
     let (told, waiting) = answer(vec![card("a", Some("owner"), None)], claims());
