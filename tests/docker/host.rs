@@ -22,6 +22,8 @@ pub struct Host {
     pub image: String,
     engine: String,
     dir: TempDir,
+    /// Further flags of `gaia serve`.
+    flags: Vec<String>,
     /// Tells this test's containers from others'.
     suffix: String,
 }
@@ -32,6 +34,8 @@ pub struct Seen {
     pub id: String,
     pub name: String,
     pub running: bool,
+    /// On the host; 0 when it does not run.
+    pub pid: u64,
     pub started_at: String,
     pub restart_policy: String,
     pub env: Vec<String>,
@@ -47,11 +51,20 @@ impl Host {
         })
         .await
         .expect("an engine and an image");
+        Self::on(&engine, &image, Vec::new(), &[])
+    }
+
+    /// On this engine, with these files from the start.
+    pub fn on(engine: &str, image: &str, flags: Vec<String>, files: &[(String, String)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::create_dir(dir.path().join("desired")).expect("a temporary directory");
+        let desired = dir.path().join("desired");
+        fs::create_dir(&desired).expect("a temporary directory");
+        for (name, text) in files {
+            fs::write(desired.join(name), text).expect("a temporary directory");
+        }
         let suffix = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let server = start(&engine, dir.path());
-        Self { server, image, engine, dir, suffix }
+        let server = start(engine, dir.path(), &flags);
+        Self { server, image: image.to_owned(), engine: engine.to_owned(), dir, flags, suffix }
     }
 
     pub fn name(&self, base: &str) -> String {
@@ -145,7 +158,7 @@ impl Host {
 
     /// Another process on the same data and files, in place of one that is gone.
     pub fn restart(&mut self) {
-        self.server = start(&self.engine, self.dir.path());
+        self.server = start(&self.engine, self.dir.path(), &self.flags);
     }
 
     /// Ends gaia in order.
@@ -173,11 +186,11 @@ impl Drop for Host {
     }
 }
 
-fn start(engine: &str, dir: &Path) -> Server {
+fn start(engine: &str, dir: &Path, flags: &[String]) -> Server {
     let mut command = gaia();
     command.args(["serve", "--listen", "127.0.0.1:0", "--reality", "docker"]).env("GAIA_LOG_LEVEL", "info");
     command.arg("--data-dir").arg(dir.join("data")).arg("--desired").arg(dir.join("desired"));
-    command.env("DOCKER_HOST", engine);
+    command.args(flags).env("DOCKER_HOST", engine);
     Server::of(Program::start(&mut command))
 }
 
@@ -197,6 +210,7 @@ fn seen(inspected: &Value) -> Seen {
     Seen {
         name: text(&inspected["Name"]).trim_start_matches('/').to_owned(),
         running: inspected["State"]["Running"] == true,
+        pid: inspected["State"]["Pid"].as_u64().unwrap_or_default(),
         started_at: text(&inspected["State"]["StartedAt"]),
         restart_policy: text(&inspected["HostConfig"]["RestartPolicy"]["Name"]),
         env: texts(&inspected["Config"]["Env"]),

@@ -19,7 +19,7 @@ pub struct Watcher {
 pub struct Frame {
     pub kind: String,
     pub name: String,
-    object: Value,
+    pub object: Value,
 }
 
 impl Frame {

@@ -12,7 +12,7 @@ mod fake;
 mod orphan;
 mod served;
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use fake::{Driver, card, cards, computing};
 use futures::FutureExt;
@@ -23,8 +23,8 @@ use gaia::adapters::{
         nvml::{NvmlGpus, Settings},
     },
 };
-use nvidia_ml_fake::{Process, State};
-use support::eventually;
+use nvidia_ml_fake::{Device, Process, State};
+use support::{eventually, fixture};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// `NVML_ERROR_…`
@@ -156,6 +156,34 @@ async fn instances_are_devices_of_their_own() {
     let expected = [(0, None, "GPU-0"), (0, Some(0), "MIG-a"), (0, Some(1), "MIG-b")];
     assert_eq!(told, expected.map(|(index, mig, uuid)| (index, mig, uuid.to_owned())));
     assert_eq!(gpus.sample("MIG-b").await.expect("it is there").memory_used_mib, Some(77));
+}
+
+#[tokio::test]
+async fn who_locks_its_share_of_a_card_is_on_it_until_it_ends() {
+    let driver = Driver::without_library();
+    let held = driver.dir.path().join("card");
+    for part in ["holders", "manners"] {
+        fs::create_dir_all(held.join(part)).expect("a temporary directory");
+    }
+    driver.show(&cards(vec![Device { held_in: Some(held.clone()), ..card(0) }]));
+    driver.install();
+    let gpus = driver.gpus();
+    let on_card = async || {
+        let sample = gpus.sample("GPU-0").await.expect("it is there");
+        let pids: Vec<_> = sample.processes.iter().flatten().map(|p| (p.pid, p.used_mib)).collect();
+        (sample.memory_used_mib, pids)
+    };
+    inventory(&gpus).await;
+    assert_eq!(on_card().await, (Some(6_100), vec![]));
+
+    let mut peer = Command::new(fixture::binary());
+    peer.args(["sleep", "--name", "model", "--mib", "900", "--eager", "--card"]).arg(&held);
+    let mut peer = peer.spawn().expect("the fixture runs");
+    let held = (Some(7_000), vec![(peer.id(), Some(900))]);
+    eventually("it holds its share", DEADLINE, async || (on_card().await == held).then_some(())).await;
+    peer.kill().expect("our child");
+    peer.wait().expect("our child");
+    assert_eq!(on_card().await, (Some(6_100), vec![]));
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 //! as long as the test process. Without either the tests fail and say so; they never skip themselves.
 
 use std::{
-    fs::File,
-    io::Read,
-    os::unix::net::UnixStream,
-    path::Path,
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -14,20 +14,37 @@ use std::{
 const USUAL_SOCKET: &str = "/var/run/docker.sock";
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Ends dockerd when its standard input does: when the test process is gone, however it went.
+/// Starts dockerd, does what its standard input says, and ends it when that ends: when the test process is gone, however it
+/// went. `TERM` and `KILL` end dockerd, `start` brings it back; its containerd dies with it, and the next one must not take
+/// a zombie's pid for a life. Bridges would outlive it, so its networks are removed.
 const KEEPER: &str = r#"
-dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/docker.sock" \
-    --bridge=none --iptables=false --ip-masq=false >"$1/log" 2>&1 &
-daemon=$!
-cat >/dev/null
+start() {
+    PATH="$1/bin:$PATH" dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/docker.sock" \
+        --bridge=none --iptables=false --ip-masq=false --default-address-pool "base=$2,size=26" >>"$1/log" 2>&1 &
+    daemon=$!
+}
+start "$1" "$2"
+while read -r order; do
+    case $order in
+        start) start "$1" "$2" ;;
+        *) kill -s "$order" "$daemon"; wait "$daemon"; rm -f "$1/pid" "$1/exec/containerd/containerd.pid" ;;
+    esac
+done
+docker="docker -H unix://$1/docker.sock"
+{ $docker ps -aq | xargs -r $docker rm -f; $docker network prune -f; } >/dev/null 2>&1
 kill "$daemon"
 wait "$daemon"
 rm -rf "$1"
 "#;
 
+/// What Docker runs before a container that was given a GPU: NVIDIA's own puts the driver in. Where it is found, and only
+/// there, Docker takes requests for GPUs.
+const GPU_HOOK: &str = "nvidia-container-runtime-hook";
+
 /// A dockerd of our own. It is stopped and its directory removed when this is dropped or the process ends.
 pub struct PrivateDockerd {
     keeper: Child,
+    dir: PathBuf,
     pub host: String,
 }
 
@@ -48,7 +65,7 @@ fn find_or_start() -> Result<String, String> {
     if Path::new(USUAL_SOCKET).exists() && answers(&usual) {
         return Ok(usual);
     }
-    let dockerd = PrivateDockerd::start()?;
+    let dockerd = PrivateDockerd::start(false)?;
     let host = dockerd.host.clone();
     // Kept for the whole process: its end closes the pipe, and the keeper does the rest.
     std::mem::forget(dockerd);
@@ -56,24 +73,58 @@ fn find_or_start() -> Result<String, String> {
 }
 
 impl PrivateDockerd {
-    pub fn start() -> Result<Self, String> {
+    /// `with_gpus`: containers may ask for NVIDIA's devices, and get nothing by it but the environment variable.
+    pub fn start(with_gpus: bool) -> Result<Self, String> {
         let dir = tempfile::Builder::new().prefix("gaia-dockerd-").tempdir().map_err(|error| error.to_string())?;
         // The keeper removes it, after dockerd has ended.
         let dir = dir.keep();
+        if with_gpus {
+            install_hook(&dir.join("bin")).map_err(|error| format!("{GPU_HOOK}: {error}"))?;
+        }
+        // Engines that start at the same moment would take the same range.
+        let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
+        let range = format!("10.{}.{b}.0/24", 128 | a);
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", KEEPER, "keeper"]).arg(&dir).stdin(Stdio::piped());
+        keeper.args(["-c", KEEPER, "keeper"]).arg(&dir).arg(range).stdin(Stdio::piped());
         let keeper = keeper.spawn().map_err(|error| format!("sh: {error}"))?;
-        let mut dockerd = Self { keeper, host: format!("unix://{}/docker.sock", dir.display()) };
+        let mut dockerd = Self { keeper, host: format!("unix://{}/docker.sock", dir.display()), dir };
+        dockerd.wait_until_it_answers()?;
+        Ok(dockerd)
+    }
+
+    /// By `TERM` or `KILL`. Answers when it is gone.
+    pub fn stop(&mut self, signal: &str) {
+        self.order(signal);
         let deadline = Instant::now() + START_DEADLINE;
-        while !answers(&dockerd.host) {
-            let gone = dockerd.keeper.try_wait().is_ok_and(|status| status.is_some());
+        while self.dir.join("pid").exists() {
+            assert!(Instant::now() < deadline, "dockerd did not end by {signal}: {}", tail(&self.dir.join("log")));
+            // tidy: the keeper tells nobody when dockerd has ended.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// On the same data; answers when it does.
+    pub fn start_again(&mut self) {
+        self.order("start");
+        self.wait_until_it_answers().expect("what started once starts again");
+    }
+
+    fn order(&mut self, order: &str) {
+        let keeper = self.keeper.stdin.as_mut().expect("open until this is dropped");
+        writeln!(keeper, "{order}").expect("the keeper reads");
+    }
+
+    fn wait_until_it_answers(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + START_DEADLINE;
+        while !answers(&self.host) {
+            let gone = self.keeper.try_wait().is_ok_and(|status| status.is_some());
             if gone || Instant::now() > deadline {
-                return Err(format!("the private dockerd did not come up: {}", tail(&dir.join("log"))));
+                return Err(format!("the private dockerd did not come up: {}", tail(&self.dir.join("log"))));
             }
             // tidy: dockerd tells nobody when it listens.
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(dockerd)
+        Ok(())
     }
 }
 
@@ -82,6 +133,13 @@ impl Drop for PrivateDockerd {
         drop(self.keeper.stdin.take());
         self.keeper.wait().expect("the keeper is our child");
     }
+}
+
+fn install_hook(bin: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(bin)?;
+    let hook = bin.join(GPU_HOOK);
+    fs::write(&hook, "#!/bin/sh\ncat >/dev/null\n")?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))
 }
 
 /// Whether somebody takes connections there and speaks Docker.

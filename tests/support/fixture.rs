@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/peer/src/main.rs");
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/peer/src");
 
 /// `gaia-fixture:<hash of its source>`, in the engine at `host`. Its entrypoint is `/peer`.
 pub fn image(host: &str) -> String {
@@ -36,8 +36,13 @@ fn import(host: &str, binary: &Path, name: &str) {
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let source = std::fs::read(SOURCE).expect("the fixture's source is there");
-        let hash: String = Sha256::digest(&source).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let mut files: Vec<_> = std::fs::read_dir(SOURCE).expect("the fixture's source is there").flatten().collect();
+        files.sort_by_key(|file| file.file_name());
+        let mut hash = Sha256::new();
+        for file in files {
+            hash.update(std::fs::read(file.path()).expect("the fixture's source can be read"));
+        }
+        let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peer");
         std::fs::create_dir_all(&dir).expect("the target directory can be written");
         let binary = dir.join(hash);
@@ -45,7 +50,7 @@ pub fn binary() -> &'static Path {
             // Renamed into place, so that another test process never sees half of it.
             let half = dir.join(format!("half-{}", std::process::id()));
             let flags = ["--edition=2024", "-Copt-level=1", "-Ctarget-feature=+crt-static", "-o"];
-            run(Command::new("rustc").args(flags).arg(&half).arg(SOURCE));
+            run(Command::new("rustc").args(flags).arg(&half).arg(Path::new(SOURCE).join("main.rs")));
             std::fs::rename(&half, &binary).expect("same directory");
         }
         binary
