@@ -182,12 +182,14 @@ pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&P
     let ids = |party: Option<&Party>| {
         party.into_iter().flat_map(|p| p.containers.iter().map(|c| c.id.clone())).collect::<Vec<_>>()
     };
+    let workload = holder.as_ref().filter(|holder| holder.kind == HolderKind::Workload);
     let sharers = holding::leases(gpu).iter().any(|lease| Some(&lease.holder) != holder.as_ref());
     let policy = gpu.spec.cleanup.policy;
     Some(Subject {
         uuid: status.uuid.clone()?,
         from: ids(leaves),
-        from_pids: leaves.map(|party| pids_of(status, &party.holder)).unwrap_or_default(),
+        // Also when its Workload is gone: what that left behind is nobody else's.
+        from_pids: workload.map(|holder| pids_of(status, holder)).unwrap_or_default(),
         others_count: leaves.is_none() && !sharers,
         known: status.processes.iter().filter(|p| p.workload.is_some()).map(|p| p.pid).collect(),
         recipient: ids(stays),

@@ -7,13 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     decide::{Leaver, decide, leaver},
     flight::{Flight, at, container, exec, holder, party, stop},
+    observe::subject,
     proof::Proof,
     runner::Answer,
 };
 use crate::{
     adapters::containers::ContainerState,
     api::{
-        gpu::Measure,
+        gpu::{Gpu, GpuProcess, Measure},
         gpustep::ReleaseStep,
         handoff::{HandoffPhase, HandoffStatus, StepOutcome},
         label,
@@ -470,4 +471,23 @@ fn an_end_is_an_event() {
     let plan = decide(&flight.handoff, &flight.seen, at(1));
     let events: Vec<_> = plan.events.iter().map(|note| (note.type_, note.reason)).collect();
     assert_eq!(events, [(EventType::Warning, "NoSuchGpu")]);
+}
+
+#[test]
+fn what_a_holder_left_behind_is_its_own_also_when_its_workload_is_gone() {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    flight.settle();
+    let mut gpu = Gpu::clone(flight.seen.gpu.as_ref().expect("seen"));
+    let status = gpu.status.as_mut().expect("told");
+    status.uuid = Some("GPU-0".to_owned());
+    let process = |pid, name: &str| GpuProcess {
+        pid,
+        orphan: true,
+        workload: Some(format!("default/{name}")),
+        variant: Some(Variant::Live),
+        ..GpuProcess::default()
+    };
+    status.processes = vec![process(7, "prime"), process(8, "another")];
+    let subject = subject(&flight.handoff, &gpu, None, flight.seen.to.as_ref()).expect("something is waited for");
+    assert_eq!(subject.from_pids, [7]);
 }
