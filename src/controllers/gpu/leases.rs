@@ -87,15 +87,14 @@ pub fn full_name(handoff: &Handoff) -> String {
     format!("{}/{}", handoff.namespace().as_deref().unwrap_or("default"), handoff.name_any())
 }
 
-/// `from` holds the card. When nobody is named: nobody does, or everybody shares and the new holder is to join them.
+/// `from` holds the card, when somebody is named. Whoever else holds it goes on with it only beside one who joins them.
 pub fn fits(status: &GpuStatus, handoff: &Handoff) -> bool {
-    match &handoff.spec.from {
-        Some(from) => status.lease_of(from).is_some(),
-        None => {
-            let joins = handoff.annotations().contains_key(SHARED) && has_cause(handoff);
-            status.leases.iter().all(|lease| joins && lease.shared_mib.is_some())
-        }
-    }
+    let from = handoff.spec.from.as_ref();
+    let joins = handoff.annotations().contains_key(SHARED) && has_cause(handoff);
+    let mut others = status.leases.iter().filter(|lease| Some(&lease.holder) != from);
+    let only_leaves = from.is_some() && handoff.spec.to.is_none();
+    let room = only_leaves || others.all(|lease| joins && lease.shared_mib.is_some());
+    room && from.is_none_or(|from| status.lease_of(from).is_some())
 }
 
 /// It follows from who should hold the card, and is not a person's.

@@ -358,6 +358,17 @@ fn a_sharer_gets_the_card_for_itself_when_the_others_are_gone() {
 }
 
 #[test]
+fn nobody_gets_the_card_for_itself_from_one_of_several_who_share() {
+    let sharers = vec![lease("a", None, Some(4096)), lease("b", None, Some(4096))];
+    let mut table = Table::new(None, sharers);
+    table.handoff("mine", Some("a"), Some("study"), told(HandoffPhase::Initiated));
+    table.pass();
+    assert_eq!(table.status().handoff, None);
+    let leaves = table.handoff("theirs", Some("a"), None, told(HandoffPhase::Initiated)).clone();
+    assert!(super::leases::fits(table.status(), &leaves), "one of them may leave");
+}
+
+#[test]
 fn a_stale_handoff_of_another_card_changes_nothing() {
     let mut table = Table::new(Some("prime"), vec![lease("prime", None, None)]);
     table.handoff("h", Some("prime"), Some("study"), told(HandoffPhase::TransferringOwnership)).spec.gpu =
