@@ -31,11 +31,55 @@ pub enum Bug {
     LooksAtYesterday,
     /// A file that does not parse is left out, as if it were not there.
     SkipsBrokenFiles,
+    /// A container is started whether the card is its holder's or not.
+    StartsWithoutRight,
+    /// Who held the card once may start for ever.
+    OnceAHolder,
+    /// The lease goes to the next one without any handoff.
+    MovesAtOnce,
+    /// Or with one that needs no proof.
+    NeedsNoProof,
+    /// What the driver does not tell is nothing.
+    SilenceIsFree,
+    /// A new lease has the token of the old one.
+    TokenStays,
+    /// The new holder gets a lease, and the old one keeps its own.
+    KeepsTheOldLease,
+    /// Every other look comes to another answer.
+    ChangesItsMind,
+    /// Nobody takes up a card that is free.
+    LeavesItIdle,
+    /// A claim that should lapse stays.
+    NeverLapses,
+    /// A handoff that a crash interrupted is not looked at again.
+    ForgetsAfterACrash,
+    /// A handoff that fails leaves the old holder as it is.
+    PutsNobodyBack,
+    /// The lease goes back before the new holder is gone.
+    ReturnsTooEarly,
 }
 
 impl Bug {
-    pub const PLANTED: [Bug; 5] =
-        [Bug::AwayIsEmpty, Bug::CreatesTwice, Bug::RemovesOnPaper, Bug::LooksAtYesterday, Bug::SkipsBrokenFiles];
+    pub const PLANTED: [Bug; 18] = [
+        Bug::AwayIsEmpty,
+        Bug::CreatesTwice,
+        Bug::RemovesOnPaper,
+        Bug::LooksAtYesterday,
+        Bug::SkipsBrokenFiles,
+        Bug::StartsWithoutRight,
+        Bug::OnceAHolder,
+        Bug::MovesAtOnce,
+        Bug::NeedsNoProof,
+        Bug::SilenceIsFree,
+        Bug::TokenStays,
+        Bug::KeepsTheOldLease,
+        Bug::ChangesItsMind,
+        Bug::LeavesItIdle,
+        Bug::NeverLapses,
+        Bug::ForgetsAfterACrash,
+        Bug::PutsNobodyBack,
+        Bug::ReturnsTooEarly,
+    ];
 }
 
 /// The engine as the planted bug makes the process see it.
@@ -63,7 +107,7 @@ impl Containers for Seam {
                         self.cache.lock().expect("never poisoned").insert(format!("{label:?}"), listed.clone());
                     Ok(before.unwrap_or(listed))
                 }
-                Bug::None | Bug::CreatesTwice | Bug::RemovesOnPaper | Bug::SkipsBrokenFiles => listed,
+                _ => listed,
             }
         }
         .boxed()
@@ -154,9 +198,7 @@ impl Containers for Seam {
 pub fn files(files: &SimulatedFiles, bug: Bug) -> Arc<dyn Files> {
     match bug {
         Bug::SkipsBrokenFiles => Arc::new(Skipping(files.clone())),
-        Bug::None | Bug::AwayIsEmpty | Bug::CreatesTwice | Bug::RemovesOnPaper | Bug::LooksAtYesterday => {
-            Arc::new(files.clone())
-        }
+        _ => Arc::new(files.clone()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gaia::adapters::{
     containers::EngineEvent,
-    simulated::containers::{Delivery, Effect, Fault, Faults},
+    simulated::containers::{CardFault, Delivery, Effect, Fault, Faults, PeerFault},
 };
 
 use crate::{oracle, world::World};
@@ -48,7 +48,7 @@ impl Faults for Trouble {
     }
 
     fn after(&mut self, effect: &Effect) -> Fault {
-        oracle::after_effect(&self.world);
+        oracle::after_effect(&self.world, effect);
         self.draw("after", effect, 0.0)
     }
 
@@ -62,6 +62,42 @@ impl Faults for Trouble {
             Fault::Slow(self.some_time(500))
         } else {
             Fault::None
+        }
+    }
+
+    fn ask(&mut self, name: &str, path: &str) -> PeerFault {
+        let fault = if self.world.strikes(1.0) {
+            PeerFault::Crash
+        } else if self.world.strikes(5.0) {
+            PeerFault::Refuse
+        } else if self.world.strikes(5.0) {
+            PeerFault::Lie
+        } else if self.world.strikes(4.0) {
+            PeerFault::LoseAnswer
+        } else if self.world.strikes(3.0) {
+            PeerFault::Hang
+        } else if self.world.strikes(20.0) {
+            PeerFault::Slow(self.some_time(6_000))
+        } else {
+            PeerFault::None
+        };
+        self.world.story.tell(format_args!("  ask {name} for {path}: {fault:?}"));
+        fault
+    }
+
+    fn cards(&mut self) -> CardFault {
+        let driver = self.world.driver();
+        if driver != CardFault::None {
+            driver
+        } else if self.world.strikes(0.1) {
+            self.world.story.tell("    Crash while looking at the card");
+            CardFault::Crash
+        } else if self.world.strikes(1.0) {
+            CardFault::Refuse
+        } else if self.world.strikes(2.0) {
+            CardFault::Slow(self.some_time(1_500))
+        } else {
+            CardFault::None
         }
     }
 

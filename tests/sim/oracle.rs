@@ -17,11 +17,13 @@ use gaia::{
     },
     store::Prefix,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
+    holders,
     people::HANDMADE,
     world::{ByName, World},
 };
@@ -30,6 +32,10 @@ use crate::{
 /// object that does not hold the finalizer.
 pub fn before_effect(world: &World, effect: &Effect) {
     let (name, adoptable) = match effect {
+        Effect::Start { name } if world.has_cards => {
+            holders::before_start(world, name);
+            (name, true)
+        }
         Effect::Start { name } | Effect::Stop { name } | Effect::Exec { name, .. } | Effect::Ask { name, .. } => {
             (name, true)
         }
@@ -63,7 +69,13 @@ fn finalizer_is_held(world: &World, container: &str) {
 }
 
 /// At most one container of a variant runs.
-pub fn after_effect(world: &World) {
+pub fn after_effect(world: &World, effect: &Effect) {
+    if world.has_cards {
+        if let Effect::Start { name } = effect {
+            holders::after_start(world, name);
+        }
+        holders::look(world);
+    }
     let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
     for container in world.engine.observed() {
         if container.state != ContainerState::Running {
@@ -134,9 +146,9 @@ pub async fn converged(world: &World) -> Result<(), String> {
     for workload in &workloads {
         let name = workload.name_any();
         as_stated(workload, &stated[&name]).map_err(|why| format!("{name}: {why}"))?;
-        as_wished(workload, &containers).map_err(|why| format!("{name}: {why}"))?;
+        as_wished(world, workload, &containers).map_err(|why| format!("{name}: {why}"))?;
     }
-    Ok(())
+    if world.has_cards { holders::settled(world) } else { Ok(()) }
 }
 
 fn foreign_are_untouched(containers: &[Container], foreign: &ByName<String>) -> Result<(), String> {
@@ -161,24 +173,39 @@ fn covers(have: &Value, want: &Value) -> bool {
         (Value::Object(have), Value::Object(want)) => {
             want.iter().all(|(key, value)| have.get(key).is_some_and(|have| covers(have, value)))
         }
+        (Value::Array(have), Value::Array(want)) => {
+            have.len() == want.len() && have.iter().zip(want).all(|(have, want)| covers(have, want))
+        }
         (have, want) => have == want,
     }
 }
 
-fn as_wished(workload: &Workload, containers: &[Container]) -> Result<(), String> {
+fn as_wished(world: &World, workload: &Workload, containers: &[Container]) -> Result<(), String> {
     let spec = &workload.spec;
     let status = workload.status.clone().unwrap_or_default();
     if status.observed_generation != workload.metadata.generation {
         return Err("the status speaks of an older generation".to_owned());
     }
-    if !condition::is_true(&status.conditions, condition::READY) {
+    let waits = |variant| world.has_cards && holders::waits(world, workload, variant);
+    let running = |variant: Variant| match variant {
+        Variant::Live => spec.live.as_ref().is_some_and(|live| live.running),
+        Variant::Candidate => spec.candidate.as_ref().is_some_and(|candidate| candidate.running),
+    };
+    let waiting = Variant::ALL.into_iter().any(|variant| running(variant) && waits(variant));
+    let ready = status.conditions.iter().find(|c| c.type_ == condition::READY);
+    if waiting {
+        if !ready.is_some_and(|c| c.status == "False" && c.reason == "WaitingForGpu") {
+            return Err(format!("it waits for the card, and yet: {ready:?}"));
+        }
+    } else if !condition::is_true(&status.conditions, condition::READY) {
         return Err(format!("not Ready: {:?}", status.conditions));
     }
-    if status.conditions.iter().any(|c| c.type_ == condition::STALLED || c.type_ == condition::RECONCILING) {
+    let unrest = |c: &&Condition| c.type_ == condition::STALLED || c.type_ == condition::RECONCILING;
+    if !waiting && status.conditions.iter().any(|c| unrest(&c)) {
         return Err(format!("Ready, and yet {:?}", status.conditions));
     }
-    let live = spec.live.as_ref().map(|v| (v.running, &v.container));
-    let candidate = spec.candidate.as_ref().map(|v| (v.running, &v.container));
+    let live = spec.live.as_ref().map(|v| (v.running && !waits(Variant::Live), &v.container));
+    let candidate = spec.candidate.as_ref().map(|v| (v.running && !waits(Variant::Candidate), &v.container));
     for (variant, wish, said) in
         [(Variant::Live, live, &status.live), (Variant::Candidate, candidate, &status.candidate)]
     {
@@ -259,7 +286,7 @@ fn name_of(workload: &Workload, variant: Variant) -> String {
 }
 
 /// The objects of a kind as the running process has them, without waiting.
-fn stored<K: DeserializeOwned>(world: &World, plural: &str) -> Option<Vec<K>> {
+pub fn stored<K: DeserializeOwned>(world: &World, plural: &str) -> Option<Vec<K>> {
     let registry = world.registry.borrow().clone()?;
     let snapshot = registry.store().list(&Prefix::kind(GROUP, plural)).now_or_never()?.ok()?;
     snapshot.items.iter().map(|version| K::deserialize(&version.object).ok()).collect()

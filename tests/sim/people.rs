@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
 use gaia::{
+    adapters::containers::ContainerState,
     api::{GROUP, VERSION, label},
     registry::{DeleteOptions, ObjectName, Patch, WriteOptions},
     store::Fault,
@@ -11,7 +12,10 @@ use gaia::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::world::{ByName, World};
+use crate::{
+    cards, holders,
+    world::{ByName, World},
+};
 
 pub const DIRECTORY: &str = "/desired";
 /// Whom files may name. The last adopts a container that somebody made by hand.
@@ -38,6 +42,9 @@ pub fn set_the_scene(world: &World) {
     world.files.make_directory(DIRECTORY);
     run_foreign(world, "database");
     run_foreign(world, HANDMADE);
+    if world.has_cards {
+        cards::set_the_scene(world);
+    }
     for name in WORKLOADS {
         if world.rng().u8(..100) < 70 {
             state(world, name, false);
@@ -64,6 +71,10 @@ pub async fn live(world: &World) -> Infallible {
 }
 
 async fn act(world: &World) {
+    world.cause();
+    if world.has_cards && world.rng().bool() {
+        return cards::act(world).await;
+    }
     let name = *pick(world, &WORKLOADS);
     let dice = world.rng().u8(..100);
     match dice {
@@ -103,7 +114,7 @@ async fn act(world: &World) {
     }
 }
 
-fn pick<'a, T>(world: &World, from: &'a [T]) -> &'a T {
+pub fn pick<'a, T>(world: &World, from: &'a [T]) -> &'a T {
     &from[world.rng().usize(..from.len())]
 }
 
@@ -187,6 +198,15 @@ fn spec(world: &World, name: &str, sound: bool) -> Value {
             spec["dependsOn"] = json!([{"workload": earlier, "condition": condition}]);
         }
     }
+    let on_card = world.has_cards && cards::USERS.contains(&name) && rng.u8(..100) < 75;
+    drop(rng);
+    if on_card {
+        cards::put_on_card(world, &mut spec, sound);
+    }
+    if let Some(spec) = spec.as_object_mut().filter(|_| sound && world.has_cards) {
+        // Who waits for the card may do so for ever, and so would who depends on it.
+        spec.remove("dependsOn");
+    }
     spec
 }
 
@@ -250,7 +270,13 @@ fn meddle(world: &World) {
             let to = format!("{name}-old");
             ("renames", world.engine.rename_by_hand(&name, &to).is_some_and(|result| result.is_ok()))
         }
-        8 => ("starts", world.engine.start_by_hand(&name).is_some_and(|result| result.is_ok())),
+        8 => {
+            let made = world.engine.observed().into_iter().find(|container| container.name == name);
+            if let Some(container) = made.filter(|c| world.has_cards && c.state != ContainerState::Running) {
+                holders::started_by_hand(world, &container.id);
+            }
+            ("starts", world.engine.start_by_hand(&name).is_some_and(|result| result.is_ok()))
+        }
         9 => ("starves", world.engine.run_out_of_memory(&name)),
         10 => ("hangs the process in", world.engine.set_answering(&name, Some(false))),
         _ => {
@@ -291,6 +317,9 @@ pub async fn make_peace(world: &World) {
         }
         write(world, name, spec);
     }
+    if world.has_cards {
+        cards::make_peace(world).await;
+    }
     world.registry().await;
     // What files leave out is the API's: left as it should be, once every object is there again.
     for _ in 0..20 {
@@ -300,8 +329,11 @@ pub async fn make_peace(world: &World) {
             all_there &= put_in_order(world, name).await;
         }
         if all_there {
-            return;
+            break;
         }
+    }
+    if world.has_cards {
+        cards::change_a_mind(world).await;
     }
 }
 

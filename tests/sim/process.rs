@@ -1,50 +1,59 @@
-//! gaia itself, as `app` puts it together, but for the queue: passes are scheduled here, so that the seed decides their
-//! order and a crash takes everything at once. What a pass does and how its end is handled is the product's own code.
+//! gaia itself, as `app` puts it together, but for the queues ([`crate::queue`]): passes are scheduled by the seed, and a crash
+//! takes everything at once. What a pass does and how its end is handled is the product's own code.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    future::pending,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{LocalBoxFuture, join_all},
+};
 use gaia::{
     adapters::simulated::{peers::SimulatedPeers, probes::SimulatedProbes},
-    api,
-    api::workload::Workload,
+    api::{
+        self,
+        gpu::{Gpu, Holder, HolderKind},
+        gpuclaim::GpuClaim,
+        handoff::Handoff,
+        workload::Workload,
+    },
     controllers::{
         Context,
+        gpu::GpuReconciler,
+        gpuclaim::GpuClaimReconciler,
+        handoff::HandoffReconciler,
         workload::{WorkloadReconciler, hints::Hints},
     },
     gitops::{self, Gitops},
     registry::{ApiError, Kinds, ObjectName, Registry},
     runtime::{
         events::Recorder,
+        follow::follow,
         metrics::RuntimeMetrics,
-        objects::Objects,
-        reconciler::{Driver, Outcome, Reconciler, name_of},
+        objects::{Object, Objects},
+        reconciler::{Driver, name_of},
         registry_objects::RegistryObjects,
         wakeups::{Wake, Wakeups},
     },
     store::{EmbeddedStore, Options, Store},
 };
-use kube::{
-    ResourceExt,
-    runtime::{reflector::store::Writer, watcher::Event},
-};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use kube::{ResourceExt, runtime::reflector::store::Writer};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bugs::{self, Seam},
+    holders,
+    mutants::{Mutable, Mutant},
     oracle,
     people::DIRECTORY,
+    queue::Queue,
     world::World,
 };
-
-/// Passes at the same time.
-const PARALLEL: usize = 8;
 
 /// Starts gaia, again after every crash.
 pub async fn keep_running(world: &World) -> Infallible {
@@ -93,17 +102,25 @@ async fn run(world: &World) -> ApiError {
         containers: Arc::new(Seam::new(world.engine.clone(), world.bug)),
         probes: Arc::new(SimulatedProbes::new(world.engine.clone())),
         peers: Arc::new(SimulatedPeers::new(world.engine.clone())),
-        // No controller that looks at cards runs here.
-        gpus: None,
+        gpus: world.has_cards.then(|| Mutant::of_cards(Arc::new(world.gpus.clone()), world.bug)),
         recorder,
         clock: world.clock.clone(),
         metrics,
         node: "node".to_owned(),
         seed: world.seed,
     };
-    let controllers = workloads(world, &context);
-    let files = gitops::run::run(gitops, CancellationToken::new());
-    match tokio::join!(controllers, files).0 {}
+    let mut tasks = controllers(world, &context);
+    tasks.push(
+        async {
+            let Ok(()) = gitops::run::run(gitops, CancellationToken::new()).await;
+            pending().await
+        }
+        .boxed_local(),
+    );
+    match join_all(tasks).await.pop() {
+        Some(never) => match never {},
+        None => pending().await,
+    }
 }
 
 /// Compiling the rules of every kind once is enough for all simulations.
@@ -112,196 +129,137 @@ fn kinds() -> Kinds {
     KINDS.get_or_init(|| Kinds::from_crds(&api::crds()).expect("our kinds are sound")).clone()
 }
 
-async fn workloads(world: &World, context: &Context<RegistryObjects>) -> Infallible {
-    let wakeups = Wakeups::default();
-    let reconciler = Arc::new(WorkloadReconciler::new(context, &wakeups));
+/// A task of the process: it ends with it.
+type Task<'a> = LocalBoxFuture<'a, Infallible>;
+
+fn controllers<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
+    let mut tasks = workloads(world, context);
+    if world.has_cards {
+        tasks.extend(cards(world, context));
+        tasks.extend(claims(world, context));
+        tasks.extend(handoffs(world, context));
+        tasks.push(watch_cards(world, context).boxed_local());
+    }
+    tasks
+}
+
+async fn controller<R: Mutable>(
+    world: &World,
+    context: &Context<RegistryObjects>,
+    reconciler: R,
+    wakeups: Wakeups,
+    writer: Writer<R::Object>,
+    on_deletion: fn(&World, &R::Object),
+) -> Infallible {
     let driver = Driver::new(
-        reconciler,
+        Arc::new(Mutant::new(reconciler, world.bug, world.clock.now())),
         context.objects.clone(),
         context.recorder.clone(),
         context.clock.clone(),
         context.metrics.clone(),
         context.seed,
     );
+    Queue::new(world, &driver, wakeups, writer, on_deletion).run().await
+}
+
+/// Wakes whom `whom` names for each change of a `K`, as the product does.
+fn followed<'a, K: Object>(
+    context: &'a Context<RegistryObjects>,
+    wakeups: &Wakeups,
+    whom: impl Fn(&K) -> Vec<Wake> + Send + 'static,
+) -> Task<'a> {
+    let following = follow(context.objects.clone(), wakeups.clone(), whom, CancellationToken::new());
+    async move {
+        following.await;
+        pending().await
+    }
+    .boxed_local()
+}
+
+fn workloads<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
+    let wakeups = Wakeups::default();
     let writer = Writer::new(());
+    let store = writer.as_reader();
     let hints = Hints {
         containers: context.containers.clone(),
-        store: writer.as_reader(),
+        store: store.clone(),
         wakeups: wakeups.clone(),
         metrics: context.metrics.clone(),
     };
-    let queue = Queue {
-        world,
-        driver: &driver,
-        wakeups,
-        writer,
-        objects: BTreeMap::new(),
-        deleting: BTreeSet::new(),
-        due: BTreeMap::new(),
-        busy: BTreeSet::new(),
-        hurry: (Instant::now(), BTreeMap::new()),
+    let hints = async move {
+        hints.run(CancellationToken::new()).await;
+        pending().await
     };
-    tokio::join!(queue.run(), hints.run(CancellationToken::new())).0
-}
-
-type Name = (Option<String>, String);
-type WorkloadDriver = Driver<WorkloadReconciler<RegistryObjects>, RegistryObjects>;
-
-/// The live queue's promises with the seed's order: one entry per object, the earlier time winning, never two passes
-/// over one object.
-struct Queue<'a> {
-    world: &'a World,
-    driver: &'a WorkloadDriver,
-    wakeups: Wakeups,
-    writer: Writer<Workload>,
-    objects: BTreeMap<Name, Arc<Workload>>,
-    /// Whose deletion has been seen.
-    deleting: BTreeSet<String>,
-    due: BTreeMap<Name, Instant>,
-    busy: BTreeSet<Name>,
-    /// Since when, and how many: an object looked at again and again while no time passes is a loop that eats a core.
-    hurry: (Instant, BTreeMap<Name, usize>),
-}
-
-impl<'a> Queue<'a> {
-    async fn run(mut self) -> Infallible {
-        let mut watch = self.driver.objects.watch::<Workload>();
-        let mut woken = Box::pin(self.wakeups.stream());
-        let mut passes: FuturesUnordered<LocalBoxFuture<'a, (ObjectName, Outcome)>> = FuturesUnordered::new();
-        loop {
-            self.start_due(&mut passes);
-            let next = self.next_due();
-            // Cancel-safe: streams and a timer.
-            tokio::select! {
-                biased;
-                Some((name, outcome)) = passes.next(), if !passes.is_empty() => {
-                    self.busy.remove(&key(&name));
-                    if let Some(delay) = self.driver.settle(&name, outcome) {
-                        self.enqueue(key(&name), delay);
-                    }
-                }
-                Some(event) = watch.next() => self.saw(event),
-                Some(wake) = woken.next() => match wake {
-                    Wake::One(name) => self.enqueue(key(&name), Duration::ZERO),
-                    Wake::Everything => self.enqueue_everything(),
-                },
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-            }
-        }
-    }
-
-    fn saw(&mut self, event: Event<Workload>) {
-        self.writer.apply_watcher_event(&event);
-        match event {
-            Event::Init => self.objects.clear(),
-            Event::InitApply(workload) => {
-                if workload.metadata.deletion_timestamp.is_some() {
-                    self.deleting.insert(workload.uid().unwrap_or_default());
-                }
-                self.objects.insert(key(&name_of(&workload)), Arc::new(workload));
-            }
-            Event::InitDone => self.enqueue_everything(),
-            Event::Apply(workload) => {
-                if workload.metadata.deletion_timestamp.is_some() {
-                    self.saw_deletion(&workload);
-                }
-                self.objects.insert(key(&name_of(&workload)), Arc::new(workload.clone()));
-                self.enqueue_with_related(&workload);
-            }
-            Event::Delete(workload) => {
-                self.saw_deletion(&workload);
-                self.objects.remove(&key(&name_of(&workload)));
-                self.enqueue_with_related(&workload);
-            }
-        }
-    }
-
-    fn saw_deletion(&mut self, workload: &Workload) {
-        if self.deleting.insert(workload.uid().unwrap_or_default()) {
-            oracle::on_deletion(self.world, &workload.name_any());
-        }
-    }
-
-    fn enqueue_with_related(&mut self, workload: &Workload) {
-        let all: Vec<Arc<Workload>> = self.objects.values().cloned().collect();
-        for name in WorkloadReconciler::<RegistryObjects>::related(workload, &all) {
-            self.enqueue(key(&name), Duration::ZERO);
-        }
-        self.enqueue(key(&name_of(workload)), Duration::ZERO);
-    }
-
-    fn enqueue_everything(&mut self) {
-        let names: Vec<Name> = self.objects.keys().cloned().collect();
-        for name in names {
-            self.enqueue(name, Duration::ZERO);
-        }
-    }
-
-    fn enqueue(&mut self, name: Name, delay: Duration) {
-        let at = Instant::now() + delay;
-        let due = self.due.entry(name).or_insert(at);
-        *due = at.min(*due);
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        if self.busy.len() >= PARALLEL {
-            return None;
-        }
-        self.due.iter().filter(|(name, _)| !self.busy.contains(*name)).map(|(_, at)| *at).min()
-    }
-
-    /// Everything that is due and not busy, in an order of the seed's.
-    fn start_due(&mut self, passes: &mut FuturesUnordered<LocalBoxFuture<'a, (ObjectName, Outcome)>>) {
-        let now = Instant::now();
-        let due = self.due.iter().filter(|(name, at)| **at <= now && !self.busy.contains(*name));
-        let mut ready: Vec<Name> = due.map(|(name, _)| name.clone()).collect();
-        self.world.rng().shuffle(&mut ready);
-        for name in ready {
-            if self.busy.len() >= PARALLEL {
-                return;
-            }
-            self.due.remove(&name);
-            self.busy.insert(name.clone());
-            self.count(&name, now);
-            passes.push(self.pass(name));
-        }
-    }
-
-    fn count(&mut self, name: &Name, now: Instant) {
-        if now - self.hurry.0 > Duration::from_secs(1) {
-            self.hurry = (now, BTreeMap::new());
-        }
-        let passes = self.hurry.1.entry(name.clone()).or_default();
-        *passes += 1;
-        if *passes == MOST_PASSES_A_SECOND {
-            let workload = self.objects.get(name).map(|w| (&w.spec, &w.status));
-            self.world.violated(format!("{} is looked at {passes} times a second: {workload:?}", name.1));
-        }
-    }
-
-    fn pass(&self, (namespace, name): Name) -> LocalBoxFuture<'a, (ObjectName, Outcome)> {
-        let (world, driver) = (self.world, self.driver);
-        async move {
-            let name = ObjectName { namespace, name };
-            let outcome = match timeout(LONGEST_PASS, driver.reconcile_once(&name)).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    world.violated(format!("a pass over {} takes more than {LONGEST_PASS:?}", name.name));
-                    Outcome::Conflict
-                }
-            };
-            (name, outcome)
-        }
-        .boxed_local()
+    let users = move |gpu: &Gpu| {
+        let name = gpu.name_any();
+        let uses = |w: &Workload| w.spec.gpu.as_ref().is_some_and(|gpu| gpu.members.contains(&name));
+        store.state().iter().filter(|w| uses(w)).map(|w| Wake::One(name_of(&**w))).collect()
+    };
+    let sides = |handoff: &Handoff| {
+        let named = |h: &Holder| ObjectName { namespace: Some(h.namespace.clone()), name: h.name.clone() };
+        let sides = handoff.spec.from.iter().chain(&handoff.spec.to);
+        sides.filter(|h| h.kind == HolderKind::Workload).map(|h| Wake::One(named(h))).collect()
+    };
+    let follow_cards = followed(context, &wakeups, users);
+    let follow_handoffs = followed(context, &wakeups, sides);
+    let reconciler = WorkloadReconciler::new(context, &wakeups);
+    let on_deletion = |world: &World, workload: &Workload| oracle::on_deletion(world, &workload.name_any());
+    let queue = controller(world, context, reconciler, wakeups, writer, on_deletion);
+    match world.has_cards {
+        true => vec![queue.boxed_local(), hints.boxed_local(), follow_cards, follow_handoffs],
+        false => vec![queue.boxed_local(), hints.boxed_local()],
     }
 }
 
-/// Far more than news and convergence ever ask for.
-const MOST_PASSES_A_SECOND: usize = 200;
+fn cards<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
+    let wakeups = Wakeups::default();
+    let card = |handoff: &Handoff| vec![Wake::One(ObjectName { namespace: None, name: handoff.spec.gpu.clone() })];
+    let members = |workload: &Workload| {
+        let members = workload.spec.gpu.iter().flat_map(|gpu| gpu.members.clone());
+        members.map(|name| Wake::One(ObjectName { namespace: None, name })).collect()
+    };
+    vec![
+        followed(context, &wakeups, |_: &GpuClaim| vec![Wake::Everything]),
+        followed(context, &wakeups, card),
+        followed(context, &wakeups, members),
+        controller(world, context, GpuReconciler::new(context), wakeups, Writer::new(()), |_, _| ()).boxed_local(),
+    ]
+}
 
-/// Every wait has a deadline; the sum of those of one pass is below this.
-const LONGEST_PASS: Duration = Duration::from_secs(300);
+fn claims<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
+    let wakeups = Wakeups::default();
+    vec![
+        followed(context, &wakeups, |_: &Gpu| vec![Wake::Everything]),
+        controller(world, context, GpuClaimReconciler::new(context), wakeups, Writer::new(()), |_, _| ()).boxed_local(),
+    ]
+}
 
-fn key(name: &ObjectName) -> Name {
-    (name.namespace.clone(), name.name.clone())
+fn handoffs<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
+    let wakeups = Wakeups::default();
+    let users = |workload: &Workload| match &workload.spec.gpu {
+        Some(_) => vec![Wake::Everything],
+        None => Vec::new(),
+    };
+    let reconciler = HandoffReconciler::new(context, &wakeups);
+    vec![
+        followed(context, &wakeups, |_: &Gpu| vec![Wake::Everything]),
+        followed(context, &wakeups, users),
+        controller(world, context, reconciler, wakeups, Writer::new(()), |_, _| ()).boxed_local(),
+    ]
+}
+
+/// The oracle looks at every change of a card's object, and now and then besides.
+async fn watch_cards(world: &World, context: &Context<RegistryObjects>) -> Infallible {
+    let mut changes = context.objects.watch::<Gpu>();
+    let mut handoffs = context.objects.watch::<Handoff>();
+    loop {
+        // Cancel-safe: streams and a timer.
+        tokio::select! {
+            biased;
+            _ = changes.next() => {}
+            Some(event) = handoffs.next() => holders::tell(world, event),
+            () = sleep(Duration::from_secs(5)) => {}
+        }
+        holders::look(world);
+    }
 }

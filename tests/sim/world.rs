@@ -4,13 +4,16 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use gaia::{
-    adapters::simulated::containers::{Behaviour, Image, Images, NoFaults, SimulatedContainers},
+    adapters::simulated::{
+        containers::{Behaviour, CardFault, Image, Images, NoFaults, SimulatedContainers},
+        gpus::SimulatedGpus,
+    },
     gitops::files::simulated::SimulatedFiles,
     registry::{Registry, SeededIds},
     runtime::clock::{Clock, SimulatedClock},
@@ -21,7 +24,14 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{bugs::Bug, faults::Trouble, oracle, people, process, story::Story};
+use crate::{
+    bugs::Bug,
+    cards,
+    faults::Trouble,
+    holders::{self, Ledger},
+    oracle, people, process,
+    story::Story,
+};
 
 /// From the end of the faults to convergence, at most: the longest crash backoff and relist fit in several times.
 const PATIENCE: Duration = Duration::from_secs(40 * 60);
@@ -38,6 +48,9 @@ pub struct World {
     pub ids: Arc<SeededIds>,
     pub disk: MemoryEngine,
     pub engine: SimulatedContainers,
+    /// Half of the seeds have a card, and everybody who quarrels about it.
+    pub has_cards: bool,
+    pub gpus: SimulatedGpus,
     pub files: SimulatedFiles,
     /// What people want, to tell whether they got it.
     pub wishes: Arc<Mutex<people::Wishes>>,
@@ -49,6 +62,11 @@ pub struct World {
     rng: Arc<Mutex<fastrand::Rng>>,
     violation: watch::Sender<Option<String>>,
     acknowledged: Arc<Mutex<Revision>>,
+    /// How the driver is.
+    driver: Arc<Mutex<CardFault>>,
+    ledger: Arc<Mutex<Ledger>>,
+    /// What people did that may move a card.
+    causes: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -63,6 +81,8 @@ impl World {
             clock,
             ids: Arc::new(SeededIds::new(seed)),
             disk: MemoryEngine::default(),
+            has_cards: seed % 2 == 1,
+            gpus: SimulatedGpus::of_24_gib(engine.clone(), 1),
             engine,
             files: SimulatedFiles::default(),
             wishes: Arc::default(),
@@ -72,6 +92,9 @@ impl World {
             rng: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))),
             violation: watch::Sender::new(None),
             acknowledged: Arc::default(),
+            driver: Arc::default(),
+            ledger: Arc::default(),
+            causes: Arc::default(),
         }
     }
 
@@ -94,6 +117,10 @@ impl World {
         });
     }
 
+    pub fn is_violated(&self) -> bool {
+        self.violation.borrow().is_some()
+    }
+
     async fn violation(&self) -> String {
         let mut violation = self.violation.subscribe();
         let found = violation.wait_for(Option::is_some).await.expect("the sender is ours");
@@ -110,6 +137,27 @@ impl World {
         *self.acknowledged.lock().expect("never poisoned")
     }
 
+    pub fn driver(&self) -> CardFault {
+        *self.driver.lock().expect("never poisoned")
+    }
+
+    pub fn set_driver(&self, trouble: CardFault) {
+        *self.driver.lock().expect("never poisoned") = trouble;
+    }
+
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("never poisoned")
+    }
+
+    /// Counts a reason for which a card may change hands, and numbers it.
+    pub fn cause(&self) -> usize {
+        self.causes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn causes(&self) -> usize {
+        self.causes.load(Ordering::Relaxed)
+    }
+
     /// The registry, once a process is up.
     pub async fn registry(&self) -> Arc<Registry> {
         let mut registry = self.registry.subscribe();
@@ -121,7 +169,7 @@ impl World {
 fn images() -> Images {
     let behave = Behaviour::default;
     let seconds = Duration::from_secs;
-    Images::default()
+    cards::images(Images::default())
         .with("app:1", Image::present(behave()))
         .with("app:2", Image::pullable(seconds(7), behave()))
         .with("slow:1", Image::present(Behaviour { ready_after: Some(seconds(20)), ..behave() }))
@@ -185,6 +233,7 @@ async fn converge(world: &World) -> Result<(), String> {
 async fn stay_quiet(world: &World, because: &str, act: impl AsyncFnOnce()) -> Result<(), String> {
     let before = world.engine.effects();
     let running = oracle::running(world);
+    let resting = holders::resting(world);
     world.story.tell(format_args!("{because}: nothing may be touched"));
     act().await;
     sleep(QUIET).await;
@@ -195,6 +244,10 @@ async fn stay_quiet(world: &World, because: &str, act: impl AsyncFnOnce()) -> Re
     let now = oracle::running(world);
     if running != now {
         return Err(format!("{because}, and what runs went from {running:?} to {now:?}"));
+    }
+    let now = holders::resting(world);
+    if resting != now {
+        return Err(format!("{because}, and the card went from {resting:?} to {now:?}"));
     }
     Ok(())
 }
