@@ -55,8 +55,8 @@ async fn the_candidate_stack_gets_the_card_once_the_live_stack_is_stopped() {
     world.done("/containers/candidate/stop", "").await;
     world.gpu_is("nobody has it", |gpu| gpu["owner"] == "none").await;
     world.done("/containers/live/start", r#"{"gpu_enabled":true}"#).await;
-    let gpu = world.gpu_is("prime has it again", |gpu| gpu["owner"] == "gaia-core").await;
-    assert_eq!(gpu["queue"], serde_json::json!([]));
+    let has_it = |gpu: &serde_json::Value| gpu["owner"] == "gaia-core" && gpu["queue"] == json!([]);
+    world.gpu_is("prime has it again, and waits no longer", has_it).await;
 }
 
 #[tokio::test]

@@ -78,7 +78,6 @@ pub fn assign(world: &World, now: Timestamp) -> Assignment {
             b_name,
         ))
     });
-    adopt(world, &mut active);
     for (claim, name, held) in &active {
         for gpu in held {
             answer.wanted.entry(gpu.name_any()).or_default().push(wanted_by(claim, name));
@@ -148,26 +147,6 @@ pub fn assign(world: &World, now: Timestamp) -> Assignment {
     unclaimed(world, &mut answer);
     answer.wanted.retain(|_, wanted| !wanted.is_empty());
     answer
-}
-
-/// A claim of whoever has a card that no claim stands behind (its owner, or who got it by a handoff) holds that card: who waits
-/// for it, be it longer, waits on.
-fn adopt<'w>(world: &'w World, active: &mut [(&GpuClaim, String, Vec<&'w Arc<Gpu>>)]) {
-    let mut adopted: Vec<String> = Vec::new();
-    for (claim, _, held) in active.iter_mut() {
-        if !held.is_empty() || claim.spec.count != 1 || claim.spec.shared {
-            continue;
-        }
-        let has_it = |gpu: &&Arc<Gpu>| {
-            let lease = leases(gpu).iter().find(|lease| lease.holder == claim.spec.holder);
-            lease.is_some_and(|lease| lease.claim.is_none() && lease.shared_mib.is_none())
-        };
-        let mut cards = world.gpus.iter().filter(has_it).filter(|gpu| is_eligible(claim, gpu));
-        if let Some(gpu) = cards.find(|gpu| !adopted.contains(&gpu.name_any())) {
-            adopted.push(gpu.name_any());
-            held.push(gpu);
-        }
-    }
 }
 
 /// Cards that nobody claims and nobody owns go to workloads that name them and are to run: who has them keeps them, then live
