@@ -21,7 +21,7 @@ use crate::{
 
 /// A driver that takes longer has not answered.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Once it is proven, and for refreshing the status.
+/// For refreshing the status.
 const SLOW: Duration = Duration::from_secs(1);
 /// Points of the curve; beyond it every second one goes.
 const MOST_POINTS: usize = 240;
@@ -108,21 +108,21 @@ async fn run(shared: Arc<Shared>, name: ObjectName) {
             Err(_) => Err(format!("the driver does not answer within {DEADLINE:?}")),
         };
         let now = shared.clock.now();
-        let Some((proven, news)) = shared.lock().get_mut(&key).map(|flight| flight.take(sample, &subject, now)) else {
+        let Some(news) = shared.lock().get_mut(&key).map(|flight| flight.take(sample, &subject, now)) else {
             return;
         };
         if news || told.elapsed() >= SLOW {
             told = tokio::time::Instant::now();
             shared.wakeups.wake(&name);
         }
-        let interval = Duration::from_millis(subject.interval_ms.into());
-        tokio::time::sleep(if proven { SLOW } else { interval }).await;
+        // As fast when it is proven: the step that freed it may not have been answered yet, and what counts is seen after that.
+        tokio::time::sleep(Duration::from_millis(subject.interval_ms.into())).await;
     }
 }
 
 impl Flight {
-    /// Whether it is proven, and whether that is new.
-    fn take(&mut self, sample: Result<GpuSample, String>, subject: &Subject, now: Timestamp) -> (bool, bool) {
+    /// Whether it has come to be proven, or is no longer.
+    fn take(&mut self, sample: Result<GpuSample, String>, subject: &Subject, now: Timestamp) -> bool {
         let before = self.proof.free_since.is_some();
         self.proof.blocker = match &sample {
             Ok(sample) => proof::blocker(sample, subject),
@@ -142,8 +142,7 @@ impl Flight {
             self.free.pop_front();
         }
         self.proof.free_since = self.free.front().copied().filter(|_| self.free.len() >= subject.samples);
-        let proven = self.proof.free_since.is_some();
-        (proven, proven != before)
+        self.proof.free_since.is_some() != before
     }
 
     fn point(&mut self, sample: MemorySample) {
