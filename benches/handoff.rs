@@ -121,9 +121,9 @@ async fn detection(world: &mut World) {
         delays.push(shown.elapsed());
         world.settled(to).await;
     }
-    println!("detection: from memory that shows free to a handoff that says so (three samples, 15 ms apart)");
+    println!("detection: from memory that shows free to a handoff that says so (three samples, 10 ms apart)");
     tell("  gaia", &mut delays);
-    println!("  three samples alone          {:>7.1} ms", 2.0 * 15.0);
+    println!("  three samples alone          {:>7.1} ms", 2.0 * 10.0);
 }
 
 /// A lease by GAIA's API and back, one client. Whatever it is told is on the disk before: what the disk takes for one such

@@ -67,6 +67,14 @@ pub fn running(handoff: &Handoff) -> Option<StepKey> {
     Some(StepKey { back, stage: last.stage, index: count(list, last.stage) - 1 })
 }
 
+/// When the last step by which somebody gives the card away ended, there or on the way back. None: it has not.
+pub fn last_release(handoff: &Handoff) -> Option<Timestamp> {
+    let status = handoff.status.as_ref()?;
+    let list = status.rollback.as_ref().map_or(&status.steps, |rollback| &rollback.steps);
+    let last = list.iter().rfind(|step| step.stage == StepStage::Release)?;
+    last.finished_at.as_ref().map(|at| at.0)
+}
+
 pub(super) fn count(list: &[HandoffStep], stage: StepStage) -> usize {
     list.iter().filter(|step| step.stage == stage).count()
 }

@@ -198,6 +198,7 @@ pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&P
         floor_mib: mib(&gpu.spec.cleanup.free_below) + gpu.spec.reserve.as_deref().map_or(0, mib),
         samples: gpu.spec.cleanup.samples as usize,
         interval_ms: gpu.spec.cleanup.interval_ms,
+        after: decide::last_release(handoff),
     })
 }
 

@@ -30,6 +30,8 @@ pub struct Subject {
     pub floor_mib: u64,
     pub samples: usize,
     pub interval_ms: u32,
+    /// When the last step ended: what was seen before proves nothing about it, and is begun anew.
+    pub after: Option<Timestamp>,
 }
 
 /// What sampling has shown so far.
@@ -118,6 +120,7 @@ mod tests {
             floor_mib: 500,
             samples: 3,
             interval_ms: 15,
+            after: None,
         }
     }
 

@@ -108,14 +108,12 @@ async fn run(shared: Arc<Shared>, name: ObjectName) {
             Err(_) => Err(format!("the driver does not answer within {DEADLINE:?}")),
         };
         let now = shared.clock.now();
-        let Some(news) = shared.lock().get_mut(&key).map(|flight| flight.take(sample, &subject, now)) else {
-            return;
-        };
+        let Some(news) = shared.lock().get_mut(&key).map(|flight| flight.take(sample, &subject, now)) else { return };
         if news || told.elapsed() >= SLOW {
             told = tokio::time::Instant::now();
             shared.wakeups.wake(&name);
         }
-        // As fast when it is proven: the step that freed it may not have been answered yet, and what counts is seen after that.
+        // As fast when it is proven: the pass that hears of it may wait for something else now, and ends this when it does not.
         tokio::time::sleep(Duration::from_millis(subject.interval_ms.into())).await;
     }
 }
@@ -123,6 +121,10 @@ async fn run(shared: Arc<Shared>, name: ObjectName) {
 impl Flight {
     /// Whether it has come to be proven, or is no longer.
     fn take(&mut self, sample: Result<GpuSample, String>, subject: &Subject, now: Timestamp) -> bool {
+        // Taken for what was waited for before.
+        if self.subject != *subject {
+            return false;
+        }
         let before = self.proof.free_since.is_some();
         self.proof.blocker = match &sample {
             Ok(sample) => proof::blocker(sample, subject),
