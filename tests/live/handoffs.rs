@@ -16,7 +16,7 @@ use gaia::{
 
 use crate::world::{World, from_image, object, workload};
 
-fn holder(name: &str) -> Holder {
+pub fn holder(name: &str) -> Holder {
     Holder { name: name.to_owned(), namespace: "default".to_owned(), ..Holder::default() }
 }
 
@@ -58,7 +58,7 @@ async fn end_of(world: &World, name: &str) -> HandoffStatus {
     found.expect("it exists").status.clone().expect("it has begun")
 }
 
-async fn prime_and_study() -> World {
+pub async fn prime_and_study() -> World {
     let world = World::with(Images::any()).await;
     world.objects.create(card(Some("prime"), |_| ())).await.expect("a valid card");
     world.create(on_card("prime", WorkloadGpu::default())).await;

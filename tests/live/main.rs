@@ -3,6 +3,7 @@
 mod failover;
 mod handoffs;
 mod history;
+mod late_starts;
 mod promotions;
 mod world;
 

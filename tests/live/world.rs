@@ -45,7 +45,7 @@ pub struct World {
     pub engine: SimulatedContainers,
     pub objects: RegistryObjects,
     pub metrics: RuntimeMetrics,
-    clock: Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     /// None: this host has no driver that could be asked.
     gpus: Option<Arc<dyn Gpus>>,
     process: Option<Process>,
@@ -81,9 +81,8 @@ impl World {
         world
     }
 
-    pub fn start(&mut self) {
-        let (recorder, inbox) = Recorder::new(self.clock.clone(), self.metrics.clone());
-        let context = Context {
+    pub fn context(&self, recorder: Recorder) -> Context<RegistryObjects> {
+        Context {
             objects: self.objects.clone(),
             containers: Arc::new(self.engine.clone()),
             probes: Arc::new(SimulatedProbes::new(self.engine.clone())),
@@ -94,7 +93,12 @@ impl World {
             metrics: self.metrics.clone(),
             node: "here".to_owned(),
             seed: 1,
-        };
+        }
+    }
+
+    pub fn start(&mut self) {
+        let (recorder, inbox) = Recorder::new(self.clock.clone(), self.metrics.clone());
+        let context = self.context(recorder);
         let mut supervisor = Supervisor::new();
         controllers::spawn_all(&context, &mut supervisor);
         let writer = EventWriter {

@@ -180,12 +180,13 @@ impl Shared {
         }
     }
 
+    /// Of what does not run, too: a start that the engine is still at is done before the stop that comes after it.
     async fn stop(&self, party: &Party, grace: Duration) -> Result<String, String> {
-        let running: Vec<&Container> = party.containers.iter().filter(|c| c.state != ContainerState::Exited).collect();
-        for container in &running {
+        for container in party.containers.iter().filter(|c| c.state != ContainerState::Dead) {
             self.containers.stop(&container.id, grace).await.map_err(|error| error.to_string())?;
         }
-        let names: Vec<&str> = running.iter().map(|c| c.name.as_str()).collect();
+        let running = party.containers.iter().filter(|c| c.state != ContainerState::Exited);
+        let names: Vec<&str> = running.map(|c| c.name.as_str()).collect();
         Ok(if names.is_empty() { "did not run".to_owned() } else { format!("{} stopped", names.join(", ")) })
     }
 

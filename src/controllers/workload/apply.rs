@@ -4,10 +4,11 @@ use super::{
     WorkloadReconciler, names,
     observed::{Action, Verb},
     reason::Reason,
+    right::Right,
 };
 use crate::{
     adapters::containers::{ContainerId, EngineError, EngineResult},
-    api::workload::Workload,
+    api::workload::{Variant, Workload},
     runtime::{
         events::Note,
         objects::Objects,
@@ -19,6 +20,9 @@ impl<O: Objects> WorkloadReconciler<O> {
     pub(super) async fn carry_out(&self, workload: &Workload, action: &Action) -> Result<(), PassError> {
         let name = name_of(workload);
         let at = (action.variant(), action.verb());
+        if at.1 == Verb::Start && !self.may_still_start(workload, at.0).await? {
+            return Ok(());
+        }
         match self.bring_about(workload, action).await {
             Ok(()) => {
                 self.failures.succeeded(&name, at);
@@ -33,6 +37,15 @@ impl<O: Objects> WorkloadReconciler<O> {
                 Err(PassError::Effect { doing, source: Box::new(error) })
             }
         }
+    }
+
+    /// A handoff may have begun since the pass looked, and its stop must not come before a start that follows from how it was.
+    /// What is told to start now is stopped by it, for the engine does what it is told in turn.
+    async fn may_still_start(&self, workload: &Workload, variant: Variant) -> Result<bool, PassError> {
+        let read = |source| PassError::Objects { doing: "read the cards", source };
+        let (live, candidate) = self.rights(workload).await.map_err(read)?;
+        let right = if variant == Variant::Live { live } else { candidate };
+        Ok(right == Right::Granted)
     }
 
     async fn bring_about(&self, workload: &Workload, action: &Action) -> EngineResult<()> {

@@ -3,7 +3,7 @@
 use super::{
     WorkloadReconciler, decide, names,
     observed::{EngineView, Health, ImageSeen, Observed, VariantSeen, choose},
-    right::right,
+    right::{Right, right},
     variant::Wish,
 };
 use crate::{
@@ -35,7 +35,7 @@ impl<O: Objects> WorkloadReconciler<O> {
         }
         observed.engine = self.look_at_engine(workload).await.map_err(|error| error.to_string());
         if let Ok(view) = &mut observed.engine {
-            self.look_at_rights(workload, view).await.map_err(cards)?;
+            (view.live.right, view.candidate.right) = self.rights(workload).await.map_err(cards)?;
         }
         let leaving = workload.metadata.deletion_timestamp.is_some();
         if !leaving && observed.engine.is_ok() && !workload.spec.depends_on.is_empty() {
@@ -45,7 +45,8 @@ impl<O: Objects> WorkloadReconciler<O> {
         Ok(observed)
     }
 
-    async fn look_at_rights(&self, workload: &Workload, view: &mut EngineView) -> Result<(), ApiError> {
+    /// Live's, and the candidate's.
+    pub(super) async fn rights(&self, workload: &Workload) -> Result<(Right, Right), ApiError> {
         let names = workload.spec.gpu.as_ref().map(|gpu| gpu.members.as_slice()).unwrap_or_default();
         let mut seen = Vec::with_capacity(names.len());
         for name in names {
@@ -65,9 +66,7 @@ impl<O: Objects> WorkloadReconciler<O> {
             ));
         }
         let seen: Vec<_> = seen.iter().map(|(name, gpu, ho)| (name.clone(), gpu.as_deref(), ho.as_deref())).collect();
-        view.live.right = right(workload, Variant::Live, &seen);
-        view.candidate.right = right(workload, Variant::Candidate, &seen);
-        Ok(())
+        Ok((right(workload, Variant::Live, &seen), right(workload, Variant::Candidate, &seen)))
     }
 
     /// Whole or not at all: half a view would make a container that did not answer look absent.
