@@ -1,0 +1,580 @@
+//! What can happen next, and what then is.
+//!
+//! A pass is three steps, so that anything may come between them: it looks and decides, it writes if nobody wrote before
+//! it, it applies. Engine, peers and driver answer when they like, and people do what they like, as often as [`Left`] allows.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use gaia::{
+    api::{
+        gpu::HolderKind,
+        gpuclaim::{GpuClaim, GpuClaimPhase},
+        handoff::Handoff,
+    },
+    controllers::{
+        gpu::holding::{self, claim_name},
+        handoff::claims_after,
+    },
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    bugs::Bug,
+    deciding::{Effect, Library, Looking, has_ended},
+    scene::Scene,
+    shelf::Id,
+    state::{Body, Clock, HANDOFFS, Left, Order, Outsider, Pass, Proof, Run, Stage, State, Uses, Who, Work, Wrong},
+};
+
+pub struct Model {
+    pub scenes: Vec<Scene>,
+    pub bug: Bug,
+    pub library: Library,
+    /// Of states from which nothing more goes wrong: whether all is well in the end.
+    pub ends: Mutex<HashMap<u64, bool>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Look(Who),
+    Write(Who),
+    Apply(Who),
+    /// The engine: of the workload's container. What is left on the card when it ends.
+    Starts(u8),
+    Stops(u8, Uses),
+    StopFails(u8),
+    /// By itself.
+    Dies(u8),
+    BecomesHealthy(u8),
+    /// What was left is gone.
+    Drains(u8),
+    /// A peer, to the handoff's step.
+    Answers(u8, Reply),
+    /// The driver, to the handoff.
+    Sample(u8),
+    SampleFails(u8),
+    /// The holder of the claim: is on the card, is off it and gives it back, gives it back and stays, is off it.
+    Uses(u8),
+    GivesBack(u8),
+    GivesBackFalsely(u8),
+    Leaves(u8),
+    MakeHandoff(u8),
+    MakeClaim(u8),
+    Cancel(u8),
+    Delete(u8),
+    ShortWait,
+    LongWait,
+    Crash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    Does,
+    Refuses,
+    /// Says that it did.
+    Lies,
+}
+
+fn small(n: usize) -> u8 {
+    u8::try_from(n).expect("a handful of objects")
+}
+
+impl Model {
+    pub fn new(scenes: Vec<Scene>, bug: Bug) -> Self {
+        Self { scenes, bug, library: Library::default(), ends: Mutex::default() }
+    }
+
+    pub fn scene(&self, state: &State) -> &Scene {
+        &self.scenes[usize::from(state.scene)]
+    }
+
+    pub fn looking(&self, state: &State) -> Looking<'_> {
+        Looking { library: &self.library, scene: self.scene(state), bug: self.bug }
+    }
+
+    /// Cards and workloads as declared, and nothing has happened yet.
+    pub fn cold(&self, scene: usize) -> State {
+        let body = Body {
+            running: false,
+            healthy: false,
+            uses: Uses::Nothing,
+            started: None,
+            finished: None,
+            told: [None, None],
+            unproven: false,
+        };
+        let mut state = State {
+            scene: small(scene),
+            clock: Default::default(),
+            gpus: Default::default(),
+            claims: Default::default(),
+            handoffs: Default::default(),
+            workloads: Default::default(),
+            bodies: [body; super::state::WORKLOADS],
+            outsiders: Default::default(),
+            passes: Default::default(),
+            runs: [Run::Idle; HANDOFFS],
+            proofs: [Proof::None; HANDOFFS],
+            left: Left::default(),
+            wrong: Wrong::default(),
+        };
+        for (n, gpu) in self.scenes[scene].gpus.iter().enumerate() {
+            state.gpus[n] = self.library.gpus.keep(gpu.clone());
+        }
+        for (n, workload) in self.scenes[scene].workloads.iter().enumerate() {
+            state.workloads[n] = self.library.workloads.keep(workload.clone());
+        }
+        state
+    }
+
+    /// What comes of a cold start by itself; then people and misfortune may begin.
+    pub fn at_rest(&self, scene: usize) -> Vec<State> {
+        let mut state = State { left: Left { shorts: 2, passes: 1, ..Left::default() }, ..self.cold(scene) };
+        for claim in 0..self.scenes[scene].made_before {
+            state = self.step(&state, Act::MakeClaim(claim)).expect("there is room for it");
+        }
+        while let Some((_, next)) = self.next_event(&state) {
+            state = next;
+        }
+        // Past handoffs are forgotten, and outsiders have not come yet.
+        state.handoffs = Default::default();
+        state.runs = [Run::Idle; HANDOFFS];
+        state.outsiders = Default::default();
+        let mut begins = vec![state; self.scenes[scene].troubles.len()];
+        for (begin, left) in begins.iter_mut().zip(&self.scenes[scene].troubles) {
+            begin.left = *left;
+        }
+        begins
+    }
+
+    /// What the world does by itself: first what ends something, then what begins something.
+    pub fn events(&self, state: &State, acts: &mut Vec<Act>) {
+        for pass in state.passes.iter().flatten() {
+            match pass.stage {
+                Stage::Decided => acts.push(Act::Write(pass.who)),
+                Stage::Written => acts.push(Act::Apply(pass.who)),
+                Stage::Waiting(_) => {}
+            }
+        }
+        for (n, body) in state.bodies.iter().enumerate() {
+            let n = small(n);
+            if body.told[0] == Some(Order::Start) {
+                acts.push(Act::Starts(n));
+            }
+            if body.told[0] == Some(Order::Stop) {
+                acts.push(Act::Stops(n, Uses::Nothing));
+            }
+            if matches!(body.uses, Uses::Memory | Uses::Orphan) {
+                acts.push(Act::Drains(n));
+            }
+            if body.running && !body.healthy {
+                acts.push(Act::BecomesHealthy(n));
+            }
+        }
+        for (n, run) in state.runs.iter().enumerate() {
+            if matches!(run, Run::UnderWay(_, Work::Ask(_) | Work::Take(_))) {
+                acts.push(Act::Answers(small(n), Reply::Does));
+            }
+            acts.extend(Some(Act::Sample(small(n))).filter(|_| self.sample(state, n).is_some()));
+        }
+        for n in 0..state.claims.len() {
+            let (may_use, should_leave) = self.outsider(state, n);
+            acts.extend(Some(Act::Uses(small(n))).filter(|_| may_use));
+            acts.extend(Some(Act::Leaves(small(n))).filter(|_| should_leave));
+        }
+        if state.passes.iter().flatten().count() < usize::from(state.left.passes) {
+            let idle = |who: &Who| !state.passes.iter().flatten().any(|pass| pass.who == *who);
+            acts.extend(self.everybody(state).filter(idle).filter(|who| self.has_news(state, *who)).map(Act::Look));
+        }
+    }
+
+    fn everybody(&self, state: &State) -> impl Iterator<Item = Who> + use<> {
+        let (cards, workers) = (small(self.scene(state).gpus.len()), self.scene(state).workers);
+        let workloads = (0..small(self.scene(state).workloads.len())).map(Who::Workload);
+        let handoffs = (0..small(state.handoffs.len())).map(Who::Handoff);
+        let claims = (0..small(state.claims.len())).map(Who::Claim);
+        let gpus = (0..cards).flat_map(move |card| (0..workers).map(move |worker| Who::Gpu(card, worker)));
+        workloads.chain(handoffs).chain(claims).chain(gpus)
+    }
+
+    fn has_news(&self, state: &State, who: Who) -> bool {
+        self.slot(state, who).is_some() && self.looking(state).look(state, who).is_some()
+    }
+
+    fn slot(&self, state: &State, who: Who) -> Id {
+        match who {
+            Who::Gpu(n, _) => state.gpus[usize::from(n)],
+            Who::Claim(n) => state.claims[usize::from(n)],
+            Who::Handoff(n) => state.handoffs[usize::from(n)],
+            Who::Workload(n) => state.workloads[usize::from(n)],
+        }
+    }
+
+    /// What people do, and what goes wrong.
+    pub fn interference(&self, state: &State, acts: &mut Vec<Act>) {
+        let left = state.left;
+        let bits = |mask: u8| (0..8u8).filter(move |n| mask & (1 << n) != 0);
+        acts.extend(bits(left.handoffs).map(Act::MakeHandoff));
+        acts.extend(bits(left.claims).map(Act::MakeClaim));
+        let claims = (0..state.claims.len()).filter(|n| self.is_open(state, *n)).map(small);
+        acts.extend(claims.clone().map(Act::GivesBack));
+        if left.cancels > 0 {
+            let runs = |n: &usize| self.library.handoffs.get(state.handoffs[*n]).is_some_and(|h| may_be_cancelled(&h));
+            let running = (0..state.handoffs.len()).filter(runs).map(small);
+            acts.extend(running.flat_map(|n| [Act::Cancel(n), Act::Delete(n)]));
+        }
+        if left.faults > 0 {
+            acts.extend(claims.filter(|n| state.outsiders[usize::from(*n)].uses).map(Act::GivesBackFalsely));
+            for (n, body) in state.bodies.iter().enumerate().filter(|(_, body)| body.told[0] == Some(Order::Stop)) {
+                acts.push(Act::StopFails(small(n)));
+                if body.uses == Uses::Process {
+                    acts.extend([Uses::Memory, Uses::Orphan].map(|rest| Act::Stops(small(n), rest)));
+                }
+            }
+            let alive = state.bodies.iter().enumerate().filter(|(_, body)| body.running && body.told[0].is_none());
+            acts.extend(alive.map(|(n, _)| Act::Dies(small(n))));
+            for (n, run) in state.runs.iter().enumerate() {
+                match run {
+                    Run::UnderWay(_, Work::Ask(_)) => {
+                        acts.extend([Reply::Refuses, Reply::Lies].map(|reply| Act::Answers(small(n), reply)));
+                    }
+                    Run::UnderWay(_, Work::Take(_)) => acts.push(Act::Answers(small(n), Reply::Refuses)),
+                    Run::UnderWay(_, Work::Stop(_)) | Run::Idle | Run::Done(..) => {}
+                }
+            }
+            let sampled = (0..state.proofs.len()).filter(|n| state.proofs[*n] != Proof::None);
+            acts.extend(sampled.map(|n| Act::SampleFails(small(n))));
+        }
+        acts.extend(Some(Act::ShortWait).filter(|_| left.shorts > 0));
+        acts.extend(Some(Act::LongWait).filter(|_| left.longs > 0));
+        acts.extend(Some(Act::Crash).filter(|_| left.crashes > 0));
+    }
+
+    /// A claim of an outsider that has not ended and was not given back.
+    fn is_open(&self, state: &State, n: usize) -> bool {
+        self.library.claims.get(state.claims[n]).is_some_and(|claim| {
+            let ended = claim.status.as_ref().is_some_and(|status| status.phase.is_terminal());
+            claim.spec.holder.kind == HolderKind::External && !claim.spec.release && !ended
+        })
+    }
+
+    /// Whether its holder is let onto the card, and whether it should go. The card lets in who shows the present token.
+    fn outsider(&self, state: &State, n: usize) -> (bool, bool) {
+        let Some(claim) = self.library.claims.get(state.claims[n]) else { return (false, false) };
+        if claim.spec.holder.kind != HolderKind::External {
+            return (false, false);
+        }
+        let status = claim.status.clone().unwrap_or_default();
+        let uses = state.outsiders[n].uses;
+        let granted = status.phase == GpuClaimPhase::Granted && !claim.spec.release;
+        let current = self.bug == Bug::StaleAccepted || self.shows_present_token(state, n);
+        (granted && !uses && current, uses && !granted)
+    }
+
+    pub fn shows_present_token(&self, state: &State, n: usize) -> bool {
+        let Some(claim) = self.library.claims.get(state.claims[n]) else { return false };
+        let shown = claim.status.as_ref().and_then(|status| status.fencing_token);
+        let gpus = self.library.all_gpus(state);
+        let held = holding::held_by(&claim_name(&claim), &gpus);
+        let lease = |gpu: &gaia::api::gpu::Gpu| gpu.status.as_ref()?.lease_of(&claim.spec.holder).cloned();
+        let tokens: Vec<i64> = held.iter().filter_map(|gpu| lease(gpu)).map(|lease| lease.fencing_token).collect();
+        shown.is_some_and(|token| tokens.contains(&token))
+    }
+
+    pub fn step(&self, before: &State, act: Act) -> Option<State> {
+        let mut state = *before;
+        match act {
+            Act::Look(who) => {
+                let plan = self.looking(before).look(before, who)?;
+                let decided = self.library.plans.get(plan)?;
+                let stage = if decided.base == decided.becomes { Stage::Written } else { Stage::Decided };
+                state.put(Pass { who, stage, plan })?;
+                if let (Who::Handoff(n), true) = (who, decided.closes_step) {
+                    let proof = &mut state.proofs[usize::from(n)];
+                    *proof = if *proof == Proof::Fresh { Proof::Old } else { *proof };
+                }
+            }
+            Act::Write(who) => self.write(&mut state, who)?,
+            Act::Apply(who) => self.apply(&mut state, who)?,
+            Act::Starts(n) => state.starts(n.into())?,
+            Act::Stops(n, rest) => {
+                state.stops(n.into(), rest)?;
+                state.left.faults -= u8::from(rest != Uses::Nothing);
+            }
+            Act::StopFails(n) => {
+                state.left.faults -= 1;
+                state.bodies[usize::from(n)].done(Order::Stop)?;
+                state.answer_stop(n, false);
+            }
+            Act::Dies(n) => {
+                state.left.faults -= 1;
+                state.bodies[usize::from(n)].ends(before.clock, Uses::Nothing);
+            }
+            Act::BecomesHealthy(n) => state.bodies[usize::from(n)].healthy = true,
+            Act::Drains(n) => state.bodies[usize::from(n)].uses = Uses::Nothing,
+            Act::Answers(n, reply) => state.answers(n.into(), reply)?,
+            Act::Sample(n) => state = self.sample(before, n.into())?,
+            Act::SampleFails(n) => {
+                state.left.faults -= 1;
+                state.proofs[usize::from(n)] = Proof::None;
+            }
+            Act::Uses(n) => {
+                state.wrong.stale_accepted |= !self.shows_present_token(before, n.into());
+                state.outsiders[usize::from(n)].uses = true;
+            }
+            Act::GivesBack(n) | Act::GivesBackFalsely(n) => {
+                let id = &mut state.claims[usize::from(n)];
+                let mut claim = (*self.library.claims.get(*id)?).clone();
+                claim.spec.release = true;
+                *id = self.library.claims.keep(claim);
+                match act {
+                    Act::GivesBackFalsely(_) => state.left.faults -= 1,
+                    _ => state.outsiders[usize::from(n)].uses = false,
+                }
+            }
+            Act::Leaves(n) => state.outsiders[usize::from(n)].uses = false,
+            Act::MakeHandoff(n) => {
+                state.left.handoffs &= !(1 << n);
+                let mut handoff = self.scene(before).handoffs[usize::from(n)].clone();
+                handoff.metadata.creation_timestamp = Some(Time(before.clock.now()));
+                state.add_handoff(self.library.handoffs.keep(handoff), &self.library)?;
+            }
+            Act::MakeClaim(n) => {
+                state.left.claims &= !(1 << n);
+                let mut claim = self.scene(before).claims[usize::from(n)].clone();
+                claim.metadata.creation_timestamp = Some(Time(before.clock.now()));
+                state.add_claim(self.library.claims.keep(claim))?;
+            }
+            Act::Cancel(n) | Act::Delete(n) => {
+                state.left.cancels -= 1;
+                let id = &mut state.handoffs[usize::from(n)];
+                let mut handoff = (*self.library.handoffs.get(*id)?).clone();
+                match act {
+                    Act::Cancel(_) => handoff.spec.cancel = true,
+                    _ => handoff.metadata.deletion_timestamp = Some(Time(before.clock.now())),
+                }
+                *id = self.library.handoffs.keep(handoff);
+            }
+            Act::ShortWait => {
+                state.left.shorts -= 1;
+                state.clock.short += 1;
+            }
+            Act::LongWait => {
+                state.left.longs -= 1;
+                state.clock.long += 1;
+            }
+            Act::Crash => {
+                state.left.crashes -= 1;
+                self.crash(&mut state);
+            }
+        }
+        state.wrong = self.judge(before, &state, act);
+        Some(state).filter(|state| state != before)
+    }
+
+    fn write(&self, state: &mut State, who: Who) -> Option<()> {
+        let pass = state.take(who)?;
+        let plan = self.library.plans.get(pass.plan)?;
+        let slot = match who {
+            Who::Gpu(n, _) => &mut state.gpus[usize::from(n)],
+            Who::Claim(n) => &mut state.claims[usize::from(n)],
+            Who::Handoff(n) => &mut state.handoffs[usize::from(n)],
+            Who::Workload(n) => &mut state.workloads[usize::from(n)],
+        };
+        if *slot != plan.base && self.bug != Bug::NoCompareAndSwap {
+            return Some(());
+        }
+        *slot = plan.becomes;
+        if let (Who::Handoff(n), false) = (who, plan.becomes.is_some()) {
+            state.runs[usize::from(n)] = Run::Idle;
+            state.proofs[usize::from(n)] = Proof::None;
+        }
+        if !plan.effects.is_empty() {
+            state.put(Pass { stage: Stage::Written, ..pass })?;
+        }
+        Some(())
+    }
+
+    fn apply(&self, state: &mut State, who: Who) -> Option<()> {
+        let pass = state.take(who)?;
+        let plan = self.library.plans.get(pass.plan)?;
+        for effect in &plan.effects {
+            match (*effect, who) {
+                (Effect::Run(key, work), Who::Handoff(n)) => {
+                    let run = &mut state.runs[usize::from(n)];
+                    if !matches!(*run, Run::UnderWay(at, _) | Run::Done(at, _) if at == key) {
+                        *run = Run::UnderWay(key, work);
+                        if let Work::Stop(body) = work {
+                            state.bodies[usize::from(body)].tell(Order::Stop)?;
+                        }
+                    }
+                }
+                (Effect::EnsureClaim, Who::Handoff(n)) => {
+                    let handoff = self.library.handoffs.get(state.handoffs[usize::from(n)])?;
+                    let there = self.library.all_claims(state);
+                    let free = |claim: &GpuClaim| !there.iter().any(|c| claim_name(c) == claim_name(claim));
+                    if let Some(mut claim) = claims_after(&handoff).into_iter().find(free) {
+                        claim.metadata.creation_timestamp = Some(Time(state.clock.now()));
+                        claim.metadata.generation = Some(1);
+                        state.add_claim(self.library.claims.keep(claim))?;
+                    }
+                }
+                (Effect::Create(id), _) => {
+                    let mut handoff = (*self.library.handoffs.get(id)?).clone();
+                    handoff.metadata.creation_timestamp = Some(Time(state.clock.now()));
+                    handoff.metadata.generation = Some(1);
+                    let taken =
+                        self.library.all_handoffs(state).iter().any(|h| h.metadata.name == handoff.metadata.name);
+                    if !taken {
+                        state.add_handoff(self.library.handoffs.keep(handoff), &self.library)?;
+                    }
+                }
+                (Effect::DeleteClaim, Who::Claim(n)) => state.claims[usize::from(n)] = Id::NONE,
+                // A handoff has begun since it was decided.
+                (Effect::Start, Who::Workload(n)) if !self.looking(state).may_start(state, n.into()) => {}
+                (Effect::Start, Who::Workload(n)) => {
+                    state.bodies[usize::from(n)].tell(Order::Start)?;
+                    state.put(Pass { stage: Stage::Waiting(Order::Start), ..pass })?;
+                }
+                (Effect::Stop, Who::Workload(n)) => {
+                    state.bodies[usize::from(n)].tell(Order::Stop)?;
+                    state.put(Pass { stage: Stage::Waiting(Order::Stop), ..pass })?;
+                }
+                (effect, who) => unreachable!("{who:?} has no {effect:?}"),
+            }
+        }
+        Some(())
+    }
+
+    fn crash(&self, state: &mut State) {
+        state.passes = Default::default();
+        state.runs.fill(Run::Idle);
+        state.proofs.fill(Proof::None);
+        if self.bug == Bug::CrashForgets {
+            for id in &mut state.handoffs {
+                if self.library.handoffs.get(*id).is_some_and(|handoff| !has_ended(&handoff)) {
+                    *id = Id::NONE;
+                }
+            }
+        }
+    }
+}
+
+fn may_be_cancelled(handoff: &Handoff) -> bool {
+    !has_ended(handoff) && !handoff.spec.cancel && handoff.metadata.deletion_timestamp.is_none()
+}
+
+impl Body {
+    /// None: too much at once.
+    fn tell(&mut self, order: Order) -> Option<()> {
+        if self.told.iter().flatten().last() != Some(&order) {
+            *self.told.iter_mut().find(|place| place.is_none())? = Some(order);
+        }
+        Some(())
+    }
+
+    fn done(&mut self, order: Order) -> Option<()> {
+        self.told[0].filter(|first| *first == order)?;
+        self.told = [self.told[1], None];
+        Some(())
+    }
+
+    fn ends(&mut self, clock: Clock, rest: Uses) {
+        (self.running, self.healthy, self.finished) = (false, false, Some(clock));
+        self.uses = if self.uses == Uses::Process { rest } else { self.uses };
+    }
+}
+
+impl State {
+    /// None: too many passes are under way.
+    fn put(&mut self, pass: Pass) -> Option<()> {
+        *self.passes.iter_mut().find(|place| place.is_none())? = Some(pass);
+        self.passes.sort_by_key(|pass| pass.map_or((1, None), |pass| (0, Some(pass.who))));
+        Some(())
+    }
+
+    fn take(&mut self, who: Who) -> Option<Pass> {
+        let place = self.passes.iter_mut().find(|place| place.is_some_and(|pass| pass.who == who))?;
+        let pass = place.take();
+        self.passes.sort_by_key(|pass| pass.map_or((1, None), |pass| (0, Some(pass.who))));
+        pass
+    }
+
+    fn add_claim(&mut self, claim: Id) -> Option<()> {
+        let n = self.claims.iter().position(|id| !id.is_some())?;
+        self.claims[n] = claim;
+        self.outsiders[n] = Outsider::default();
+        Some(())
+    }
+
+    /// In a free place, or in that of one that has ended.
+    fn add_handoff(&mut self, handoff: Id, library: &Library) -> Option<()> {
+        let ended = |id: &Id| library.handoffs.get(*id).is_some_and(|handoff| has_ended(&handoff));
+        let free = self.handoffs.iter().position(|id| !id.is_some());
+        let n = free.or_else(|| self.handoffs.iter().position(ended))?;
+        self.handoffs[n] = handoff;
+        self.runs[n] = Run::Idle;
+        self.proofs[n] = Proof::None;
+        Some(())
+    }
+
+    fn starts(&mut self, n: usize) -> Option<()> {
+        let clock = self.clock;
+        let body = &mut self.bodies[n];
+        body.done(Order::Start)?;
+        if !body.running {
+            (body.running, body.healthy, body.started) = (true, false, Some(clock));
+            (body.uses, body.unproven) = (Uses::Process, true);
+        }
+        self.end_wait(small(n), Order::Start);
+        Some(())
+    }
+
+    fn stops(&mut self, n: usize, rest: Uses) -> Option<()> {
+        let clock = self.clock;
+        let body = &mut self.bodies[n];
+        body.done(Order::Stop)?;
+        if body.running {
+            body.ends(clock, rest);
+        }
+        self.answer_stop(small(n), true);
+        Some(())
+    }
+
+    /// Of handoffs and of the workload controller alike.
+    fn answer_stop(&mut self, n: u8, done: bool) {
+        for run in &mut self.runs {
+            if let Run::UnderWay(key, work) = *run
+                && work == Work::Stop(n)
+            {
+                *run = Run::Done(key, done);
+            }
+        }
+        self.end_wait(n, Order::Stop);
+    }
+
+    fn end_wait(&mut self, n: u8, order: Order) {
+        let (who, stage) = (Who::Workload(n), Stage::Waiting(order));
+        if self.passes.iter().flatten().any(|pass| pass.who == who && pass.stage == stage) {
+            self.take(who);
+        }
+    }
+
+    fn answers(&mut self, n: usize, reply: Reply) -> Option<()> {
+        let Run::UnderWay(key, work) = self.runs[n] else { return None };
+        let place = match work {
+            Work::Ask(place) | Work::Take(place) => usize::from(place),
+            Work::Stop(_) => return None,
+        };
+        self.left.faults -= u8::from(reply != Reply::Does);
+        let body = &mut self.bodies[place];
+        let does = reply == Reply::Does && body.running;
+        match work {
+            Work::Ask(_) if does && body.uses == Uses::Process => body.uses = Uses::Nothing,
+            Work::Take(_) if does => (body.uses, body.unproven) = (Uses::Process, true),
+            Work::Ask(_) | Work::Take(_) | Work::Stop(_) => {}
+        }
+        self.runs[n] = Run::Done(key, reply != Reply::Refuses && body.running);
+        Some(())
+    }
+}
