@@ -98,7 +98,7 @@ pub fn fits(status: &GpuStatus, handoff: &Handoff) -> bool {
 }
 
 /// It follows from who should hold the card, and is not a person's.
-fn has_cause(handoff: &Handoff) -> bool {
+pub fn has_cause(handoff: &Handoff) -> bool {
     handoff.labels().contains_key(label::CAUSE)
 }
 

@@ -17,7 +17,6 @@ use crate::{
         condition::{self, ConditionStatus, READY},
         gpu::{Gpu, GpuStatus, HolderKind},
         handoff::{Handoff, HandoffPhase, HandoffReason, HandoffStatus, HandoffStep, StepOutcome, StepStage},
-        label,
         workload::Variant,
     },
     controllers::gpu::{fit::Fit, leases},
@@ -177,7 +176,7 @@ impl Pass<'_> {
 
     /// What a person asks for and is known to end badly is not begun.
     fn cannot_take(&self, gpu: &Gpu) -> Option<(HandoffReason, String)> {
-        let to = self.handoff.spec.to.as_ref().filter(|_| !self.has_cause())?;
+        let to = self.handoff.spec.to.as_ref().filter(|_| !leases::has_cause(self.handoff))?;
         if to.kind == HolderKind::Workload {
             let spec = self.seen.to.as_ref().map(|party| &party.workload.spec);
             let found = spec.is_some_and(|spec| match to.variant {
@@ -190,11 +189,6 @@ impl Pass<'_> {
         }
         let owner = gpu.spec.owner.as_ref().filter(|owner| !gpu.spec.lend && !owner.is_kin_of(to))?;
         Some((HandoffReason::NotLent, format!("{} is {owner}'s alone", self.handoff.spec.gpu)))
-    }
-
-    /// It follows from who should hold the card.
-    pub(super) fn has_cause(&self) -> bool {
-        self.handoff.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label::CAUSE))
     }
 
     /// Why it must not go on, before the card is proven free.

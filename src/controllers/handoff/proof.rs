@@ -61,7 +61,7 @@ pub fn on_the_engines_word(sampled: Option<Proof>, from: &[Container]) -> Proof 
 }
 
 /// One that is being removed may still have a process.
-fn is_stopped(state: ContainerState) -> bool {
+pub fn is_stopped(state: ContainerState) -> bool {
     match state {
         ContainerState::Created | ContainerState::Exited | ContainerState::Dead => true,
         ContainerState::Running | ContainerState::Paused | ContainerState::Restarting | ContainerState::Removing => {

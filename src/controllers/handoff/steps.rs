@@ -4,14 +4,11 @@ use std::collections::BTreeSet;
 
 use kube::ResourceExt;
 
-use super::observe::Party;
-use crate::{
-    adapters::containers::ContainerState,
-    api::{
-        gpu::Measure,
-        gpustep::{AcquireStep, HttpStep, NoSettings, ReleaseStep},
-        workload::{Variant, Workload},
-    },
+use super::{observe::Party, proof::is_stopped};
+use crate::api::{
+    gpu::Measure,
+    gpustep::{AcquireStep, HttpStep, NoSettings, ReleaseStep},
+    workload::{Variant, Workload},
 };
 
 /// Seconds beyond a container's own grace that a stop may take.
@@ -57,8 +54,7 @@ pub fn withdraw_plan(party: Option<&Party>) -> Vec<ReleaseStep> {
 
 /// It has a process, or may have one.
 pub fn runs(party: &Party) -> bool {
-    let ended = [ContainerState::Created, ContainerState::Exited, ContainerState::Dead];
-    party.containers.iter().any(|container| !ended.contains(&container.state))
+    party.containers.iter().any(|container| !is_stopped(container.state))
 }
 
 /// The declared steps, or a start.

@@ -14,6 +14,7 @@ use crate::{
         handoff::{HandoffReason, HandoffStep, StepOutcome, StepStage},
         workload::{Variant, VariantHealth, VariantState},
     },
+    controllers::gpu::leases,
 };
 
 pub(super) enum Taken {
@@ -33,7 +34,7 @@ impl Pass<'_> {
     pub(super) fn signaling(&mut self) {
         let to = self.handoff.spec.to.clone();
         let party = self.seen.to.as_ref();
-        let must_be = |to: &&Holder| to.kind == HolderKind::Workload && !self.has_cause();
+        let must_be = |to: &&Holder| to.kind == HolderKind::Workload && !leases::has_cause(self.handoff);
         if let Some(to) = to.as_ref().filter(must_be).filter(|_| party.is_none()) {
             return self.begin_rollback(HandoffReason::RecipientFailed, &format!("{to} is gone"));
         }
@@ -56,7 +57,7 @@ impl Pass<'_> {
     fn needs_claim(&self) -> bool {
         let owner = self.gpu().and_then(|gpu| gpu.spec.owner.as_ref());
         let to = self.handoff.spec.to.as_ref();
-        to.is_some() && owner != to && !self.has_cause() && !self.seen.claim_stands
+        to.is_some() && owner != to && !leases::has_cause(self.handoff) && !self.seen.claim_stands
     }
 
     pub(super) fn take(&mut self, list: &mut Vec<HandoffStep>, taker: &Taker) -> Taken {
