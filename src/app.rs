@@ -8,6 +8,7 @@
 //! A `kill -9` at any point is survived: what was acknowledged is durable, the kernel gives the lock back, and the next
 //! process begins by looking at what there is.
 
+pub mod backup;
 mod expiry;
 pub mod plan;
 mod readiness;
@@ -166,6 +167,7 @@ impl Parts {
         let mut exposition = telemetry::metrics();
         self.metrics.register(&mut exposition);
         let server_metrics = ServerMetrics::register(&mut exposition);
+        let backups = server::backup(store.clone());
         spawn_store(&mut supervisor, store);
         let recorder = self.spawn_events(&mut supervisor);
         let context = self.context(recorder.clone());
@@ -176,7 +178,8 @@ impl Parts {
         if self.config.reality == config::Reality::Docker {
             controllers::gpu::discovery::spawn(&context, &mut supervisor);
         }
-        let guest = self.spawn_facade(&mut supervisor)?;
+        let mut guest = self.spawn_facade(&mut supervisor)?;
+        guest.routes = guest.routes.merge(backups);
         let state = ServerState {
             registry: self.registry,
             shutdown: supervisor.token(Stage::Intake),

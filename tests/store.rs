@@ -1,5 +1,7 @@
-//! The embedded store: the conformance suite over both engines, group commit, failing disks, damage, restarts.
+//! The embedded store: the conformance suite over both engines, group commit, failing disks, damage, restarts, backups.
 
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/damage.rs"]
 mod damage;
 #[path = "store/disk.rs"]

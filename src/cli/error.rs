@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use kube::core::Status;
 
 use crate::{
-    app::{StartError, TaskFailure, plan::PlanError},
+    app::{StartError, TaskFailure, backup::BackupError, plan::PlanError},
     config::ConfigError,
 };
 
@@ -28,6 +28,8 @@ pub enum CliError {
     Start(#[from] StartError),
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The server ended by itself.
     #[error(transparent)]
     Ended(#[from] TaskFailure),
@@ -81,6 +83,7 @@ impl CliError {
             | CliError::Server { .. }
             | CliError::Start(_)
             | CliError::Plan(_)
+            | CliError::Backup(_)
             | CliError::Ended(_)
             | CliError::Failed(_) => 1,
         }

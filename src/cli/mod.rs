@@ -5,6 +5,7 @@
 //! begun goes on. `diff` answers 1 for differences and 2 for every failure, as diff(1) does.
 
 mod apply;
+mod backup;
 mod catalogue;
 mod completion;
 mod crds;
@@ -109,6 +110,10 @@ enum Command {
     Delete(delete::DeleteArgs),
     /// Show what the controllers would do for a directory of files, and do nothing
     Plan(plan::PlanArgs),
+    /// Save every object to a file, from a running server or a stopped one's data directory
+    Backup(backup::BackupArgs),
+    /// Make a data directory from a backup
+    Restore(backup::RestoreArgs),
     /// Ask whether a server is ready; the exit code is the answer
     Health(health::HealthArgs),
     /// Print a kubeconfig for this server
@@ -154,6 +159,8 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Apply(args) => block_on(apply::run(args, out)),
         Command::Diff(args) => block_on(diff::run(args, out)).map_err(CliError::of_diff),
         Command::Delete(args) => block_on(delete::run(args, out)),
+        Command::Backup(args) => backup::run(&args, out),
+        Command::Restore(args) => backup::restore(&args, out),
         Command::Health(args) => block_on(health::run(args, out)),
         Command::Kubeconfig(args) => kubeconfig::run(&args, out),
         Command::Crds(args) => crds::run(&args, out),

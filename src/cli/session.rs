@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, future::Future, time::Duration};
 
-use axum::http::{HeaderMap, Request, Response, Uri, header};
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, Request, Response, Uri, header},
+};
 use clap::Args;
 use futures::{StreamExt, stream::BoxStream};
 use kube::{
@@ -79,6 +82,12 @@ impl Session {
 
     /// Sends a request and reads the whole answer. Warnings of the server go to stderr.
     pub async fn ask(&self, request: Request<Vec<u8>>) -> Result<Value, Refusal> {
+        let bytes = self.fetch(request).await?;
+        serde_json::from_slice(&bytes).map_err(|e| self.unreachable(&e))
+    }
+
+    /// As [`ask`](Self::ask), whatever the answer is.
+    pub async fn fetch(&self, request: Request<Vec<u8>>) -> Result<Bytes, Refusal> {
         let answer = async {
             let response = self.client.send(request.map(Body::from)).await.map_err(|e| self.unreachable(&e))?;
             show_warnings(response.headers());
@@ -138,11 +147,11 @@ fn accepting(mut request: Request<Vec<u8>>, accept: &'static str) -> Request<Vec
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The outer error is the transport's, the inner one the server's.
-async fn read(response: Response<Body>) -> Result<Result<Value, Refusal>, BoxError> {
+async fn read(response: Response<Body>) -> Result<Result<Bytes, Refusal>, BoxError> {
     let code = response.status();
     let bytes = axum::body::to_bytes(axum::body::Body::new(response.into_body()), MAX_ANSWER).await?;
     if code.is_success() {
-        return Ok(Ok(serde_json::from_slice(&bytes)?));
+        return Ok(Ok(bytes));
     }
     // A proxy in between may answer in words of its own.
     let status = serde_json::from_slice(&bytes).unwrap_or_else(|_| {

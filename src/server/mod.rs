@@ -3,6 +3,7 @@
 
 mod age;
 mod auth;
+mod backup;
 mod body;
 mod builtin_columns;
 mod discovery;
@@ -47,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::{CompressionLayer, predicate::Predicate};
 
 pub use auth::Auth;
+pub use backup::backup;
 pub use health::{AlwaysReady, Check, Readiness};
 pub use metrics::ServerMetrics;
 pub use serve::serve;
@@ -104,12 +106,13 @@ pub fn with_guest(state: ServerState, guest: Guest) -> Router {
     guest.routes.layer(counted).merge(ours).layer(auth).layer(compression())
 }
 
-/// Calls of the other API, all under one name: their paths carry names and ids.
+/// Calls beside ours, all of the other API under one name: their paths carry names and ids.
 async fn count_guest(State(metrics): State<ServerMetrics>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let verb = if request.method() == Method::GET { "get" } else { "post" };
+    let resource = if request.uri().path() == backup::PATH { "backup" } else { "facade" };
     let response = next.run(request).await;
-    metrics.answered(verb, "facade", response.status().as_u16(), started.elapsed());
+    metrics.answered(verb, resource, response.status().as_u16(), started.elapsed());
     response
 }
 

@@ -87,6 +87,11 @@ pub enum EngineError {
     /// Nothing was changed or deleted.
     #[error("{what} is damaged; nothing was changed. {help}")]
     Damaged { what: String, help: String },
+    #[error(
+        "{} is not empty (it holds {found}): restore into a directory of its own, or move what is there away first",
+        .directory.display()
+    )]
+    Occupied { directory: PathBuf, found: String },
     /// The engine was opened again elsewhere; this handle may not write any more.
     #[error("the engine was taken over by a later opening")]
     Fenced,

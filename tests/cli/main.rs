@@ -1,5 +1,6 @@
 //! The real binary, as its users meet it.
 
+mod backup;
 mod client;
 mod demo;
 mod offline;

@@ -1,10 +1,10 @@
-//! The data directory: made, locked, and given an empty database once.
+//! The data directory: made, locked, and given an empty database once. What a crash may leave in it is told apart here.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rusqlite::Connection;
@@ -44,12 +44,12 @@ fn holder(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// The path of the directory's database, made if there is none. It is made under another name and renamed when whole,
+/// Makes the directory's database if there is none. It is made under another name and renamed when whole,
 /// so that a file of the right name that is empty or headless is known to be damaged.
-pub(super) fn database(directory: &Path) -> Result<PathBuf, EngineError> {
+pub(super) fn database(directory: &Path) -> Result<(), EngineError> {
     let path = directory.join(DATABASE);
     if path.try_exists().map_err(|source| io("look for", &path, source))? {
-        return Ok(path);
+        return Ok(());
     }
     let journal = directory.join(format!("{DATABASE}-wal"));
     if journal.metadata().is_ok_and(|metadata| metadata.len() > 0) {
@@ -62,17 +62,34 @@ pub(super) fn database(directory: &Path) -> Result<PathBuf, EngineError> {
             ),
         });
     }
+    let restoring = directory.join(RESTORING);
+    if restoring.try_exists().map_err(|source| io("look for", &restoring, source))? {
+        return Err(EngineError::Damaged {
+            what: format!("the data directory {}", directory.display()),
+            help: format!(
+                "A restore into it did not finish. Run it again: gaia restore FILE --data-dir {}",
+                directory.display()
+            ),
+        });
+    }
     let unfinished = directory.join(format!("{DATABASE}.new"));
     make_private(&unfinished)?;
     make(&unfinished).map_err(|source| EngineError::Sqlite { doing: "make a new database", source })?;
-    std::fs::rename(&unfinished, &path).map_err(|source| io("rename the new database to", &path, source))?;
+    rename(&unfinished, &path, directory)
+}
+
+/// What is still being restored.
+pub(super) const RESTORING: &str = "gaia.db.restoring";
+
+/// Gives a file that is whole and synced its name, durably.
+pub(super) fn rename(from: &Path, to: &Path, directory: &Path) -> Result<(), EngineError> {
+    std::fs::rename(from, to).map_err(|source| io("rename the new database to", to, source))?;
     let sync = File::open(directory).and_then(|directory| directory.sync_all());
-    sync.map_err(|source| io("sync", directory, source))?;
-    Ok(path)
+    sync.map_err(|source| io("sync", directory, source))
 }
 
 /// For its owner's eyes only, whatever the directory allows; SQLite gives its journal the same mode.
-fn make_private(path: &Path) -> Result<(), EngineError> {
+pub(super) fn make_private(path: &Path) -> Result<(), EngineError> {
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     open.map(drop).map_err(|source| io("make", path, source))
 }
@@ -86,6 +103,6 @@ fn make(path: &Path) -> rusqlite::Result<()> {
     connection.close().map_err(|(_, error)| error)
 }
 
-fn io(doing: &'static str, path: &Path, source: std::io::Error) -> EngineError {
+pub(super) fn io(doing: &'static str, path: &Path, source: std::io::Error) -> EngineError {
     EngineError::Io { doing, path: path.to_owned(), source }
 }

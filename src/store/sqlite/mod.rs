@@ -3,8 +3,10 @@
 //! Damage is noticed when the database is opened, not when a row is asked for: every row is read and verified, the rows
 //! are counted, and SQLite checks its own structure. Nothing is ever repaired by leaving something out.
 
+mod backup;
 mod directory;
 mod journal;
+mod restore;
 mod rows;
 
 use std::{
@@ -13,6 +15,9 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+
+pub use backup::{Backup, verify};
+pub use restore::{Restored, Source, restore};
 
 use self::{
     directory::DirectoryLock,
@@ -46,8 +51,9 @@ const SCHEMA: &str = "
 pub struct SqliteEngine {
     // Before the lock, so that it is closed before the directory is free.
     connection: Connection,
+    /// How messages name it.
     path: PathBuf,
-    _lock: DirectoryLock,
+    _lock: Option<DirectoryLock>,
 }
 
 struct Totals {
@@ -66,13 +72,23 @@ impl SqliteEngine {
     /// Locks `directory` and opens its database; makes both if they are missing.
     pub fn open_dir(directory: &Path) -> Result<Self, EngineError> {
         let lock = DirectoryLock::acquire(directory)?;
-        let path = directory::database(directory)?;
+        directory::database(directory)?;
+        Self::open_locked(lock, directory)
+    }
+
+    fn open_locked(lock: DirectoryLock, directory: &Path) -> Result<Self, EngineError> {
+        let path = directory.join(DATABASE);
         journal::check(&path)?;
         let connection = connect(&path).map_err(|error| damaged_or(&path, "open the database", error))?;
-        let engine = Self { connection, path, _lock: lock };
-        // Before the first pragma that writes, so that a file that is not ours stays as it is.
-        engine.check_version()?;
+        let engine = Self::over(connection, path, Some(lock))?;
         tune(&engine.connection).map_err(|error| engine.failed("set up the database", error))?;
+        Ok(engine)
+    }
+
+    /// Over a connection that was only opened. What writes comes later, so that a file that is not ours stays as it is.
+    fn over(connection: Connection, path: PathBuf, lock: Option<DirectoryLock>) -> Result<Self, EngineError> {
+        let engine = Self { connection, path, _lock: lock };
+        engine.check_version()?;
         Ok(engine)
     }
 
