@@ -15,6 +15,7 @@ pub mod ids;
 pub mod kinds;
 mod metadata;
 mod names;
+mod nesting;
 mod patch;
 mod read;
 mod schema;

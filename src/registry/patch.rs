@@ -3,7 +3,11 @@
 use json_patch::{PatchOperation, jsonptr::Pointer};
 use serde_json::Value;
 
-use super::{ApiError, ApiResult, Kind, Patch, Reason};
+use super::{ApiError, ApiResult, Kind, Patch, Reason, metadata, nesting};
+
+/// As upstream: a patch of a few lines must not grow an object without bound.
+const MOST_OPERATIONS: usize = 10_000;
+const MOST_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// The object as the patch wants it.
 pub fn apply(kind: &Kind, mut object: Value, patch: &Patch) -> ApiResult<Value> {
@@ -22,7 +26,15 @@ pub fn apply(kind: &Kind, mut object: Value, patch: &Patch) -> ApiResult<Value> 
             json_patch::merge(&mut object, &patch);
         }
         Patch::Json(patch) => {
+            if patch.0.len() > MOST_OPERATIONS {
+                let count = patch.0.len();
+                return Err(too_large(format!(
+                    "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {count}"
+                )));
+            }
+            let mut copied = 0;
             for operation in &patch.0 {
+                check_growth(kind, &object, operation, &mut copied)?;
                 apply_operation(&mut object, operation)?;
             }
         }
@@ -52,6 +64,35 @@ fn drop_directives(patch: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(drop_directives),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+fn too_large(message: String) -> ApiError {
+    ApiError::new(Reason::RequestEntityTooLarge, message)
+}
+
+/// Copies double what is copied onto itself, and nest it: bounded before they are made, for even to drop what is too deep
+/// would overflow the stack.
+fn check_growth(kind: &Kind, object: &Value, operation: &PatchOperation, copied: &mut usize) -> ApiResult<()> {
+    let (path, depth) = match operation {
+        PatchOperation::Add(add) => (&add.path, nesting::depth(&add.value)),
+        PatchOperation::Replace(replace) => (&replace.path, nesting::depth(&replace.value)),
+        PatchOperation::Copy(json_patch::CopyOperation { from, path })
+        | PatchOperation::Move(json_patch::MoveOperation { from, path }) => {
+            let found = object.pointer(from.as_str()).unwrap_or(&Value::Null);
+            *copied += found.to_string().len();
+            (path, nesting::depth(found))
+        }
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+    };
+    if *copied > MOST_COPIED_BYTES {
+        return Err(too_large(format!("The allowed maximum that a JSON patch copies is {MOST_COPIED_BYTES} bytes")));
+    }
+    if path.as_str().matches('/').count() + depth > nesting::MOST {
+        let name = metadata::text(object, "name").unwrap_or_default();
+        let field = path.as_str().split('/').skip(1).take(2).collect::<Vec<_>>().join(".");
+        return Err(ApiError::invalid(kind, name, vec![nesting::too_deep(field)]));
+    }
+    Ok(())
 }
 
 /// As evanphx/json-patch, which upstream uses: a test of an absent path for null holds; kube's finalizer helper counts

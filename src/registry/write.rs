@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, Taken, WriteOptions,
-    Written, apply, builtin, events, fields::FieldError, metadata, patch, schema, store_error,
+    Written, apply, builtin, events, fields::FieldError, metadata, nesting, patch, schema, store_error,
 };
 use crate::store::{Key, Revision, StoreError, Version};
 
@@ -284,6 +284,10 @@ fn identify(kind: &Kind, object: &mut Value) -> ApiResult<()> {
     map.insert("apiVersion".to_owned(), json!(expected));
     if !map.get("metadata").is_none_or(|m| m.is_object() || m.is_null()) {
         return Err(ApiError::bad_request("metadata must be an object"));
+    }
+    if let Some(error) = nesting::check(object) {
+        let name = metadata::text(object, "name").unwrap_or_default();
+        return Err(ApiError::invalid(kind, name, vec![error]));
     }
     Ok(())
 }

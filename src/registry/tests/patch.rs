@@ -50,3 +50,38 @@ fn strategic_patches_are_for_builtin_kinds() {
     assert_eq!(error.code(), 415);
     assert!(error.message.starts_with("the body of the request was in an unknown format - accepted media types"));
 }
+
+/// Before the bounds each of the first three took the process down: by its memory, or by its stack.
+#[rstest]
+#[case::doubled(doubling(), 413, "The allowed maximum that a JSON patch copies is 3145728 bytes")]
+#[case::nested_into_itself(nesting(), 422, "b.b: Invalid value: \"object\": must not be nested deeper than 100 levels")]
+#[case::nested_bit_by_bit(
+    (0..9).map(|n| json!({"op": "add", "path": "/b".repeat(20 * n + 1), "value": nested(20)})).collect(),
+    422,
+    "b.b: Invalid value: \"object\": must not be nested deeper than 100 levels"
+)]
+#[case::too_many(
+    vec![json!({"op": "test", "path": "/none", "value": null}); 10_001],
+    413,
+    "The allowed maximum operations in a JSON patch is 10000, got 10001"
+)]
+fn a_patch_cannot_grow_an_object_without_bound(#[case] operations: Vec<Value>, #[case] code: u16, #[case] why: &str) {
+    let live = json!({"a": ["x".repeat(64)], "b": {}});
+    let made = apply(&kind("gaia.dev", "v1alpha1", "Workload"), live, &json_patch(operations.into()));
+    let error = made.expect_err("without bound");
+    assert_eq!(error.code(), code);
+    assert!(error.message.ends_with(why), "{}", error.message);
+}
+
+fn doubling() -> Vec<Value> {
+    vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 64]
+}
+
+fn nesting() -> Vec<Value> {
+    (0..17).map(|n| json!({"op": "copy", "from": "/b", "path": "/b".repeat((1 << n) + 1)})).collect()
+}
+
+/// `{"b": {"b": …}}`
+fn nested(levels: usize) -> Value {
+    (1..levels).fold(json!({}), |inner, _| json!({"b": inner}))
+}

@@ -301,3 +301,25 @@ async fn secrets_and_namespaces_are_completed() {
     assert_eq!(found.object["status"]["phase"], "Active");
     assert_eq!(found.object["metadata"]["labels"]["kubernetes.io/metadata.name"], "default");
 }
+
+/// An object that nests deeper than the store reads back would be the end of the next start.
+#[tokio::test]
+async fn what_is_written_can_be_read_again() {
+    let disk = MemoryEngine::default();
+    let world = World::over(EmbeddedStore::open(disk.clone(), Options::default()).expect("memory opens")).await;
+    let kind = world.kind("apiextensions.k8s.io", "CustomResourceDefinition");
+    let name = ObjectName { namespace: None, name: "workloads.gaia.dev".to_owned() };
+    let nested = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+    let write = async |levels: usize| {
+        let patch = Patch::Apply(json!({"spec": {"open": nested(levels)}}));
+        world.registry.patch(&kind, &name, patch, &world.options).await
+    };
+    for levels in [99, 125, 1000] {
+        let error = write(levels).await.expect_err("too deep");
+        assert_eq!(error.code(), 422);
+        assert_eq!(error.details.expect("details").causes[0].field, "spec.open");
+    }
+    let deepest = write(98).await.expect("allowed").version.object.clone();
+    world.registry.update(&kind, &name, deepest, &world.options).await.expect("what was read can be written back");
+    EmbeddedStore::open(disk, Options::default()).expect("opens again");
+}
