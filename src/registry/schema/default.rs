@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::Node;
+use super::{Node, Type, WHOLE_FLOATS_END};
 
 /// Fills in defaults of absent fields, and of nulls that are not allowed. A default below an absent object does not
-/// conjure the object up.
+/// conjure the object up. On the way, whole numbers that came as `5.0` are made whole: no integer of ours reads them else.
 pub fn apply_defaults(value: &mut Value, node: &Node) {
     match value {
         Value::Object(map) => {
@@ -38,6 +38,14 @@ fn default_in_place(value: &mut Value, node: &Node) {
     if let (true, Some(default)) = (forbidden_null(value, node), &node.default) {
         *value = default.clone();
     }
+    let wants_whole = node.int_or_string || node.type_ == Some(Type::Integer);
+    if let Some(float) = value.as_f64().filter(|float| wants_whole && value.is_f64() && is_whole(*float)) {
+        *value = (float as i64).into();
+    }
+}
+
+fn is_whole(float: f64) -> bool {
+    float.fract() == 0.0 && float.abs() <= WHOLE_FLOATS_END
 }
 
 /// Drops nulls that the schema does not allow and has no default for, as Go clients send them for absent fields.

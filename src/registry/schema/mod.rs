@@ -112,6 +112,9 @@ pub struct SchemaError {
     pub why: String,
 }
 
+/// Up to here a float tells every whole number from the next.
+const WHOLE_FLOATS_END: f64 = 9_007_199_254_740_992.0;
+
 /// Deeper schemas are refused: every walk over them recurses.
 const MAX_DEPTH: usize = 64;
 

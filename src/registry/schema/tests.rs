@@ -11,6 +11,7 @@ fn object(properties: Value) -> Node {
 #[case::type_(json!({"type": "integer"}), json!("a"), "x: Invalid value: \"string\": x in body must be of type integer: \"string\"")]
 #[case::null(json!({"type": "string"}), json!(null), "x: Invalid value: \"null\": x in body must be of type string: \"null\"")]
 #[case::fraction(json!({"type": "integer"}), json!(1.5), "x: Invalid value: \"number\": x in body must be of type integer: \"number\"")]
+#[case::too_large_to_be_whole(json!({"type": "integer"}), json!(1e30), "x: Invalid value: \"number\": x in body must be of type integer: \"number\"")]
 #[case::enumeration(json!({"type": "string", "enum": ["A", "B"]}), json!("C"), "x: Unsupported value: \"C\": supported values: \"A\", \"B\"")]
 #[case::minimum(json!({"type": "integer", "minimum": 1.0}), json!(0), "x: Invalid value: 0: x in body should be greater than or equal to 1")]
 #[case::maximum(json!({"type": "integer", "maximum": 3}), json!(4), "x: Invalid value: 4: x in body should be less than or equal to 3")]

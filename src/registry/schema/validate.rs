@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Limits, ListType, Node, Type};
+use super::{Limits, ListType, Node, Type, WHOLE_FLOATS_END};
 use crate::registry::fields::{FieldError, Problem, child, item};
 
 /// Everything wrong with `value`, in the order of its fields.
@@ -217,7 +217,8 @@ fn fits_format(text: &str, format: &str) -> bool {
 }
 
 fn is_integer(value: &Value) -> bool {
-    value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
+    let whole = |n: f64| n.fract() == 0.0 && n.abs() <= WHOLE_FLOATS_END;
+    value.is_i64() || value.is_u64() || value.as_f64().is_some_and(whole)
 }
 
 fn type_name(value: &Value) -> &'static str {

@@ -323,3 +323,17 @@ async fn what_is_written_can_be_read_again() {
     world.registry.update(&kind, &name, deepest, &world.options).await.expect("what was read can be written back");
     EmbeddedStore::open(disk, Options::default()).expect("opens again");
 }
+
+#[tokio::test]
+async fn whole_numbers_are_stored_as_such() {
+    let world = World::new().await;
+    let mut wish = workload("web");
+    wish["spec"]["stopGraceSeconds"] = json!(5.0);
+    wish["spec"]["live"]["container"]["ports"] = json!([{"containerPort": 80.0}]);
+    let made = world.create(wish).await.expect("created");
+    assert_eq!(made["spec"]["stopGraceSeconds"].to_string(), "5");
+    assert_eq!(made["spec"]["live"]["container"]["ports"][0]["containerPort"].to_string(), "80");
+    let patch = Patch::Merge(json!({"spec": {"stopGraceSeconds": 7.0}}));
+    let patched = world.patch("web", patch, &world.options).await.expect("patched").version.object.clone();
+    serde_json::from_value::<api::workload::Workload>(patched).expect("its own type reads it");
+}
