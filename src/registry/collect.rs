@@ -1,7 +1,7 @@
-//! What nobody deletes by name: objects whose owners are gone, the content of namespaces being deleted, old events.
+//! What nobody deletes by name: objects whose owners are gone, the content of namespaces being deleted.
 //!
-//! A pass looks at everything there is and takes no input, so that the first one after a restart is like any other. It
-//! reads the store in memory; at the hundreds of objects a host has, an index by owner would not pay.
+//! A pass looks at everything there is at one revision and takes no input, so that the first one after a restart is like any
+//! other. It reads the store in memory; at the hundreds of objects a host has, an index by owner would not pay.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,13 +9,12 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    ApiError, ApiResult, DeleteOptions, Deleted, Kind, ListOptions, ObjectName, Reason, Registry, WriteOptions,
+    ApiError, ApiResult, DeleteOptions, Deleted, Kind, ObjectName, Reason, Registry, WriteOptions,
     delete::{FOREGROUND, ORPHAN},
     metadata, store_error,
     write::Edited,
@@ -23,9 +22,7 @@ use super::{
 use crate::store::{Change, ChangeKind, Prefix, Revision, StoreError, Version};
 
 const COLLECTOR: &str = "gaia-garbage-collector";
-/// Upstream's: an event is news for an hour.
-const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
-/// A pass without news, for what a watch could not tell (expired events, a failed pass).
+/// A pass without news, for what a watch could not tell (a failed pass).
 const RESYNC: Duration = Duration::from_secs(60);
 
 /// One object of a pass.
@@ -84,9 +81,6 @@ impl Registry {
 
     async fn collect_until_quiet(&self) -> ApiResult<()> {
         while self.collect_garbage().await? > 0 {}
-        let now = self.clock.now();
-        let oldest = now.checked_sub(EVENT_LIFETIME).map_err(ApiError::internal)?;
-        self.expire_events(oldest).await?;
         Ok(())
     }
 
@@ -116,26 +110,19 @@ impl Registry {
         Ok(done)
     }
 
-    /// Removes events last seen before `older_than`.
-    pub async fn expire_events(&self, older_than: Timestamp) -> ApiResult<usize> {
-        let kind = self.builtin("", "Event")?;
-        let events = self.list(&kind, None, &ListOptions::default()).await?;
-        let mut expired = 0;
-        for version in events.items.into_iter().filter(|v| last_seen(&v.object).is_some_and(|t| t < older_than)) {
-            expired += self.remove(&Found { kind: Arc::clone(&kind), version }).await?;
-        }
-        Ok(expired)
-    }
-
+    /// At one revision: an owner and what it owns may be made while we look, and nothing must look abandoned for that.
     async fn everything(&self) -> ApiResult<Vec<Found>> {
-        let mut all = Vec::new();
+        let namespaces = self.builtin("", "Namespace")?;
+        let snapshot = self.store.list(&Prefix::all()).await.map_err(|e| store_error(&namespaces, "", e))?;
         let kinds = self.kinds();
-        for kind in kinds.iter().filter(|k| !k.view) {
-            let prefix = Prefix::kind(&kind.group, &kind.plural);
-            let snapshot = self.store.list(&prefix).await.map_err(|e| store_error(kind, "", e))?;
-            all.extend(snapshot.items.into_iter().map(|version| Found { kind: Arc::clone(kind), version }));
-        }
-        Ok(all)
+        let stored: BTreeMap<(&str, &str), &Arc<Kind>> =
+            kinds.iter().filter(|k| !k.view).map(|k| ((&*k.group, &*k.plural), k)).collect();
+        let found = snapshot.items.into_iter().filter_map(|version| {
+            let mut parts = version.key.as_str().splitn(3, '/');
+            let kind = Arc::clone(stored.get(&(parts.next()?, parts.next()?))?);
+            Some(Found { kind, version })
+        });
+        Ok(found.collect())
     }
 
     /// The dependents lose their owner, then the owner its finalizer.
@@ -236,10 +223,4 @@ fn may_leave_garbage(change: &Change) -> bool {
     let deleting = metadata::is_deleting(&change.version.object);
     let owned = change.version.object["metadata"].get("ownerReferences").is_some();
     change.kind == ChangeKind::Deleted || deleting || (owned && change.kind == ChangeKind::Created)
-}
-
-fn last_seen(event: &Value) -> Option<Timestamp> {
-    let series = &event["series"]["lastObservedTime"];
-    let candidates = [series, &event["lastTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]];
-    candidates.into_iter().filter_map(Value::as_str).filter_map(|t| t.parse().ok()).max()
 }

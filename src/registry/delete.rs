@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    ApiError, ApiResult, DeleteOptions, Deleted, Kind, ListOptions, ObjectName, Propagation, Registry, WriteOptions,
-    builtin, events, metadata, store_error,
+    ApiError, ApiResult, DeleteOptions, Deleted, Kind, ObjectName, Propagation, Registry, WriteOptions, builtin,
+    events, metadata, store_error,
 };
 use crate::store::{StoreError, Version};
 
@@ -70,26 +70,6 @@ impl Registry {
             metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(0));
         }
         metadata::increment_generation(object);
-    }
-
-    /// Deletes what `list` selects, one by one, and answers the objects as they were. One that is gone meanwhile is not
-    /// missed.
-    pub async fn delete_collection(
-        &self,
-        kind: &Kind,
-        namespace: Option<&str>,
-        list: &ListOptions,
-        options: &DeleteOptions,
-    ) -> ApiResult<super::List> {
-        let found = self.list(kind, namespace, list).await?;
-        for version in &found.items {
-            match self.delete(kind, &ObjectName::of(&version.object), options).await {
-                Ok(Deleted::Gone(_) | Deleted::Pending(_)) => {}
-                Err(error) if error.reason == super::Reason::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -1,8 +1,14 @@
-//! Deleting: finalizers, propagation, collections, namespaces, and what collects the rest.
+//! Deleting: finalizers, propagation, namespaces, and what collects the rest.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures::future::{BoxFuture, FutureExt};
 
 use super::*;
+use crate::store::{Key, Prefix, Snapshot, StoreResult};
 
 fn with_finalizer(name: &str) -> Value {
     let mut wish = workload(name);
@@ -161,31 +167,66 @@ async fn the_collector_acts_on_news_and_stops_when_told() {
     tokio::time::timeout(Duration::from_secs(30), running).await.expect("stops").expect("no panic");
 }
 
-#[tokio::test(start_paused = true)]
-async fn events_expire() {
-    let world = World::new().await;
-    let kind = world.kind("", "Event");
-    for (name, time) in [("old", "2026-01-01T00:00:00Z"), ("new", "2026-01-01T02:00:00Z")] {
-        let event = json!({"metadata": {"name": name}, "involvedObject": {}, "lastTimestamp": time});
-        world.registry.create(&kind, Some("default"), event, &world.options).await.expect("created");
+/// A store in which, once the ConfigMaps were looked at, somebody makes one and a Workload that it owns.
+struct Busy {
+    inner: Arc<dyn Store>,
+    armed: AtomicBool,
+}
+
+impl Busy {
+    async fn make_pair(&self) {
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner", "uid": "late"}});
+        let child = owned_by("child", &owner);
+        self.inner.create(Key::new("", "configmaps", Some("default"), "owner"), owner).await.expect("created");
+        self.inner.create(Key::new("gaia.dev", "workloads", Some("default"), "child"), child).await.expect("created");
     }
-    let at = "2026-01-01T01:00:00Z".parse().expect("a time");
-    assert_eq!(world.registry.expire_events(at).await.expect("expired"), 1);
-    world.registry.get(&kind, &named("new")).await.expect("news");
+}
+
+impl Store for Busy {
+    fn get(&self, key: &Key) -> BoxFuture<'_, StoreResult<Option<Arc<Version>>>> {
+        self.inner.get(key)
+    }
+
+    fn list(&self, prefix: &Prefix) -> BoxFuture<'_, StoreResult<Snapshot>> {
+        let (prefix, listed) = (prefix.clone(), self.inner.list(prefix));
+        async move {
+            let listed = listed.await;
+            if "/configmaps/".starts_with(prefix.as_str()) && self.armed.swap(false, Ordering::Relaxed) {
+                self.make_pair().await;
+            }
+            listed
+        }
+        .boxed()
+    }
+
+    fn create(&self, key: Key, object: Value) -> BoxFuture<'_, StoreResult<Arc<Version>>> {
+        self.inner.create(key, object)
+    }
+
+    fn update(&self, key: Key, object: Value, expected: Revision) -> BoxFuture<'_, StoreResult<Arc<Version>>> {
+        self.inner.update(key, object, expected)
+    }
+
+    fn delete(&self, key: Key, expected: Revision) -> BoxFuture<'_, StoreResult<Arc<Version>>> {
+        self.inner.delete(key, expected)
+    }
+
+    fn watch(&self, prefix: Prefix, from: Revision) -> BoxFuture<'_, StoreResult<Box<dyn Watch>>> {
+        self.inner.watch(prefix, from)
+    }
+
+    fn revision(&self) -> BoxFuture<'_, StoreResult<Revision>> {
+        self.inner.revision()
+    }
 }
 
 #[tokio::test]
-async fn a_collection_is_deleted_by_selector() {
-    let world = World::new().await;
-    for name in ["a", "b"] {
-        world.create(workload(name)).await.expect("created");
-    }
-    let kind = world.workloads();
-    let selector = Selector::parse(&kind, None, Some("metadata.name=a")).expect("readable");
-    let list = ListOptions { selector, ..ListOptions::default() };
-    let options = DeleteOptions::default();
-    let deleted = world.registry.delete_collection(&kind, Some("default"), &list, &options).await.expect("deleted");
-    assert_eq!(deleted.items.len(), 1);
-    assert_eq!(world.get("a").await.expect_err("gone").code(), 404);
-    world.get("b").await.expect("stays");
+async fn what_is_made_during_a_pass_is_not_abandoned() {
+    let inner = EmbeddedStore::open(MemoryEngine::default(), Options::default()).expect("memory opens");
+    let store = Arc::new(Busy { inner, armed: AtomicBool::new(false) });
+    let world = World::over(store.clone()).await;
+    store.armed.store(true, Ordering::Relaxed);
+    world.registry.collect_garbage().await.expect("collected");
+    assert!(!store.armed.load(Ordering::Relaxed), "the pair was made meanwhile");
+    world.get("child").await.expect("its owner is there");
 }
