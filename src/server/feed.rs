@@ -66,7 +66,8 @@ pub struct Feed {
 
 impl Feed {
     /// A revision that is gone is no error here but the first and last thing told: clients look for it in the stream,
-    /// and at least one of them (kube-rs) never recovers from a 410 to the request itself.
+    /// and at least one of them (kube-rs) never recovers from a 410 to the request itself. The same goes for a revision
+    /// that is still to come: whoever has it saw it before the database was restored, and must list anew.
     pub async fn open(
         registry: &Registry,
         kind: &Kind,
@@ -106,8 +107,8 @@ impl Feed {
         }
         let cursor = match cursor {
             Ok(cursor) => Some(cursor),
-            Err(error) if error.reason == Reason::Expired => {
-                pending = VecDeque::from([Told::Failed(error)]);
+            Err(error) if matches!(error.reason, Reason::Expired | Reason::Timeout) => {
+                pending = VecDeque::from([Told::Failed(ApiError::new(Reason::Expired, error.message))]);
                 None
             }
             Err(error) => return Err(error),

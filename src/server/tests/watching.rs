@@ -104,9 +104,12 @@ async fn a_revision_that_is_gone_is_told_in_the_stream() {
 }
 
 #[tokio::test]
-async fn the_future_cannot_be_watched() {
+async fn whoever_comes_from_the_future_lists_anew() {
     let server = Server::new().await;
-    server.get(&format!("{WORKLOADS}?watch=true&resourceVersion=99999999")).await.expect(504);
+    let mut watch = server.watch(&format!("{WORKLOADS}?watch=true&resourceVersion=99999999")).await;
+    let event = watch.event().await;
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(watch.line().await, None);
     server.get(&format!("{WORKLOADS}?watch=true&resourceVersion=abc")).await.expect(400);
 }
 
