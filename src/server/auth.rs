@@ -1,11 +1,11 @@
 //! Who may come in: a bearer token opens everything. When no tokens are set nobody is asked, but for browsers: a page of
 //! another site that a user happens to have open must not steer the server on the user's own host.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, header, uri::Authority},
     middleware::Next,
     response::Response,
 };
@@ -81,6 +81,9 @@ pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> 
     } else if auth.tokens.is_empty() && is_of_another_site(&request) {
         let message = "this request comes from a page of another site; without tokens only our own pages are served";
         reply::error(&ApiError::new(Reason::Forbidden, message))
+    } else if auth.tokens.is_empty() && is_by_another_name(&request) {
+        let message = "without tokens the server answers only to localhost, to an address or to a name without dots";
+        reply::error(&ApiError::new(Reason::Forbidden, message))
     } else {
         next.run(request).await
     }
@@ -88,12 +91,23 @@ pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> 
 
 /// Only browsers send an Origin. WebSockets and simple POSTs come without their asking first, so it is for us to look.
 fn is_of_another_site(request: &Request) -> bool {
-    let headers = request.headers();
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    origin.is_none() || origin != host
+    origin.is_none() || origin != host(request)
+}
+
+/// Anybody can have a name in the DNS point at this host and make a browser believe that his page and we are one site. A
+/// name without dots is in nobody's zone.
+fn is_by_another_name(request: &Request) -> bool {
+    let Some(host) = host(request).and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = host.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    !address && name.contains('.')
+}
+
+fn host(request: &Request) -> Option<&str> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| request.uri().authority().map(Authority::as_str))
 }
 
 #[cfg(test)]
@@ -131,6 +145,19 @@ mod tests {
         }
         let request = request.body(axum::body::Body::empty()).expect("a well-formed request");
         assert_eq!(is_of_another_site(&request), foreign);
+    }
+
+    #[rstest::rstest]
+    #[case("127.0.0.1:6410", false)]
+    #[case("[::1]:6410", false)]
+    #[case("localhost:6410", false)]
+    #[case("orchestrator", false)]
+    #[case("rebound.example:6410", true)]
+    #[case("127.0.0.1.rebound.example", true)]
+    fn names_that_anybody_can_have_are_known(#[case] host: &str, #[case] foreign: bool) {
+        let request = Request::builder().uri("/apis").header(header::HOST, host);
+        let request = request.body(axum::body::Body::empty()).expect("a well-formed request");
+        assert_eq!(is_by_another_name(&request), foreign);
     }
 
     #[test]
