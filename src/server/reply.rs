@@ -63,9 +63,15 @@ pub fn error(error: &ApiError) -> Response {
     response
 }
 
-/// Adds `Warning: 299 - "…"` headers, which kubectl and client-go print.
+/// As upstream; clients refuse answers whose headers are larger than so many kilobytes.
+const MOST_WARNING_BYTES: usize = 4096;
+
+/// Adds `Warning: 299 - "…"` headers, which kubectl and client-go print; of too many the first ones.
 pub fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
+    let mut room = MOST_WARNING_BYTES;
     for warning in warnings {
+        let Some(left) = room.checked_sub(warning.len()) else { break };
+        room = left;
         let quoted: String = warning
             .chars()
             .filter(|c| !c.is_control())
@@ -86,6 +92,14 @@ mod tests {
     fn warnings_are_quoted() {
         let response = with_warnings(text(StatusCode::OK, ""), &["unknown field \"spec.x\"\n".to_owned()]);
         assert_eq!(response.headers()[header::WARNING], r#"299 - "unknown field \"spec.x\"""#);
+    }
+
+    #[test]
+    fn no_client_gets_more_headers_than_it_can_take() {
+        let warnings: Vec<String> = (0..10_000).map(|n| format!("unknown field \"spec.x{n}\"")).collect();
+        let response = with_warnings(text(StatusCode::OK, ""), &warnings);
+        let told: Vec<_> = response.headers().get_all(header::WARNING).iter().collect();
+        assert!(told.len() > 100 && told.iter().map(|told| told.len()).sum::<usize>() < 16 * 1024, "{}", told.len());
     }
 
     #[test]

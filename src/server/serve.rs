@@ -6,8 +6,9 @@ use axum::Router;
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-/// How long requests under way may take to end; watches end by themselves at once.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long requests under way may take to end; watches end by themselves at once. Less than the whole stage of the shutdown
+/// has, or nobody would be told.
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// Serves HTTP/1.1 and, for clients that begin with its preface, HTTP/2 without TLS, until `shutdown`; then for at most
 /// a few seconds more.
@@ -22,7 +23,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         biased;
         result = server.into_future() => result,
         () = too_late => {
-            tracing::warn!(grace_seconds = GRACE.as_secs(), "connections were still open at the end");
+            tracing::warn!(grace = ?GRACE, "connections were still open at the end");
             Ok(())
         }
     }
