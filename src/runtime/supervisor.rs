@@ -7,7 +7,7 @@
 //! it fail may sit in the memory it shares, start-up is the path that is exercised most, containers do not notice a
 //! restart of ours, and the service manager (systemd, Docker) already has a backoff.
 
-use std::{collections::HashMap, fmt, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, collections::HashMap, fmt, future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -164,21 +164,21 @@ impl Supervisor {
 
 fn told(error: JoinError) -> String {
     match error.try_into_panic() {
-        Ok(panic) => panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "of an unknown kind".to_owned()),
+        Ok(panic) => message(&*panic),
         Err(error) => error.to_string(),
     }
+}
+
+/// What a panic said: a text where nothing was filled in, else a `String`.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("of an unknown kind").to_owned()
 }
 
 /// Runs `task` and turns a panic into its message: for short-lived tasks outside the supervisor (a pull, a probe), which
 /// must fail alone.
 pub async fn caught<T>(task: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(task).catch_unwind().await.map_err(|panic| {
-        panic.downcast_ref::<&str>().map_or_else(|| "of an unknown kind".to_owned(), |text| (*text).to_owned())
-    })
+    AssertUnwindSafe(task).catch_unwind().await.map_err(|panic| message(&*panic))
 }
 
 #[cfg(test)]
@@ -243,6 +243,13 @@ mod tests {
         let failure = supervisor.run(std::future::pending()).await.unwrap_err();
         assert_eq!(failure.to_string(), "task bad panicked: oh no");
         assert_eq!(*log.lock().unwrap(), ["server"]);
+    }
+
+    #[tokio::test]
+    async fn a_caught_panic_tells_what_it_said() {
+        let (plain, layer) = ("no layer", 7);
+        assert_eq!(caught(async { assert!(layer == 0, "no layer") }).await, Err(plain.to_owned()));
+        assert_eq!(caught(async { assert!(layer == 0, "layer {layer}") }).await, Err("layer 7".to_owned()));
     }
 
     #[tokio::test]
