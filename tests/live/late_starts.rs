@@ -59,6 +59,14 @@ async fn what_was_decided_before_the_card_was_lost_is_not_started() {
     let study = container_of(&world, "study-live").await;
     controller.apply(&*workload(&world, "study").await, &late(&study)).await.expect("nothing fails");
     assert!(!world.runs("study-live"), "prime has the card");
+    let anew = Action::Restart {
+        variant: Variant::Live,
+        container: Named::from(&study),
+        grace: Duration::ZERO,
+        network: None,
+    };
+    controller.apply(&*workload(&world, "study").await, &anew).await.expect("nothing fails");
+    assert!(!world.runs("study-live"), "to restart is to start");
 
     world.engine.stop_by_hand("prime-live");
     let prime = container_of(&world, "prime-live").await;

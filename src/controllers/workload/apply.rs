@@ -20,7 +20,7 @@ impl<O: Objects> WorkloadReconciler<O> {
     pub(super) async fn carry_out(&self, workload: &Workload, action: &Action) -> Result<(), PassError> {
         let name = name_of(workload);
         let at = (action.variant(), action.verb());
-        if at.1 == Verb::Start && !self.may_still_start(workload, at.0).await? {
+        if matches!(at.1, Verb::Start | Verb::Restart) && !self.may_still_start(workload, at.0).await? {
             return Ok(());
         }
         match self.bring_about(workload, action).await {
@@ -64,7 +64,11 @@ impl<O: Objects> WorkloadReconciler<O> {
             Action::Stop { container, grace, .. } => containers.stop(&container.id, *grace).await,
             Action::Restart { container, grace, network, .. } => {
                 containers.stop(&container.id, *grace).await?;
-                self.start(&container.id, network.as_deref()).await
+                // It took its time to stop. Without an answer it is left stopped, and the next pass looks.
+                match self.may_still_start(workload, action.variant()).await {
+                    Ok(true) => self.start(&container.id, network.as_deref()).await,
+                    Ok(false) | Err(_) => Ok(()),
+                }
             }
             Action::Remove { container, grace, .. } => {
                 gone_is_fine(containers.stop(&container.id, *grace).await)?;

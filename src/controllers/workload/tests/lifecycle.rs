@@ -301,6 +301,18 @@ fn liveness_restarts_and_never_only_stops() {
     assert_eq!(dead(RestartPolicy::Never).steps(), ["stop web-live"]);
 }
 
+#[test]
+fn who_gives_its_card_away_is_not_started_anew_for_not_answering() {
+    let why = "is giving gpu0 away (handoff there)";
+    let case = Case::running().remember().changed(|c| {
+        c.live().health = Health { health: VariantHealth::Unhealthy, liveness_failed: true };
+        c.live().right = Right::Denied { message: why.into(), lost_at: None };
+    });
+    assert_eq!((case.steps().len(), case.ready().as_str()), (0, "False Unhealthy"));
+    let back = case.changed(|c| c.live().right = Right::Granted);
+    assert_eq!(back.steps(), ["restart web-live"]);
+}
+
 #[rstest::rstest]
 #[case(VariantHealth::Healthy, "True Running")]
 #[case(VariantHealth::Starting, "False Starting")]

@@ -101,6 +101,11 @@ fn not_alive(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, m
         stop(scene, plan, container, message);
         return;
     }
+    // To start it anew would be to start it: while it gives its card away, that would take the card again.
+    if let Right::Denied { message: why, .. } = &scene.seen.right {
+        plan.conclude(Conclusion::new(Kind::NotReady, Reason::Unhealthy, format!("{message}, and {why}")));
+        return;
+    }
     let started = container.started_at.unwrap_or(scene.now);
     let restart_at =
         runs.restart_at(&Container { finished_at: Some(started), ..container.clone() }, scene.uid(), scene.now);
