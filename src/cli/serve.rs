@@ -1,6 +1,6 @@
 //! `gaia serve`: settings in, a server until a signal says otherwise.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -10,6 +10,9 @@ use crate::{
     config::{Config, DEFAULT_LISTEN, Layers},
     telemetry,
 };
+
+/// For threads that were at work when everything had ended.
+const STRAGGLERS: Duration = Duration::from_secs(1);
 
 /// Each of these can also be given as `GAIA_…` in the environment or in the file; a flag wins.
 #[derive(Debug, Args)]
@@ -70,7 +73,7 @@ impl ServeArgs {
 pub fn run(args: ServeArgs, out: &mut dyn Write) -> Outcome {
     let config = args.settings()?;
     telemetry::init(&config.log).map_err(|e| CliError::Failed(e.to_string()))?;
-    runtime()?.block_on(async {
+    run_to_its_end(async {
         let stop = super::signals::first()?;
         let running = app::start(config).await?;
         writeln!(out, "gaia listens on http://{}", running.local_addr())?;
@@ -80,8 +83,14 @@ pub fn run(args: ServeArgs, out: &mut dyn Write) -> Outcome {
 }
 
 /// Everything of a server, on all cores.
-pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::file("cannot start the runtime"))
+pub fn run_to_its_end(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(CliError::file("cannot start the runtime"))?;
+    let outcome = runtime.block_on(work);
+    // A thread may hang in the kernel: a disk that does not answer, a directory of a file server that is gone. It ends with
+    // the process, which does not wait for it.
+    runtime.shutdown_timeout(STRAGGLERS);
+    outcome
 }
 
 /// Serves until `stop` or until a task of the server fails; either way everything is ended in order.
@@ -94,4 +103,25 @@ pub async fn until(mut running: Running, stop: impl Future<Output = ()>) -> Outc
     }
     running.shutdown().await?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_no_thread_that_hangs() {
+        let (_held, never) = mpsc::channel::<()>();
+        let (tell, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let outcome = run_to_its_end(async move {
+                tokio::task::spawn_blocking(move || never.recv());
+                Ok(0)
+            });
+            tell.send(matches!(outcome, Ok(0)))
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Ok(true));
+    }
 }

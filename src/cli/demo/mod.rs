@@ -17,7 +17,7 @@ use clap::Args;
 
 use super::{
     CliError, Outcome, kubeconfig,
-    serve::{runtime, until},
+    serve::{run_to_its_end, until},
     session::{ServerArgs, Session},
     signals,
 };
@@ -59,7 +59,7 @@ pub fn run(args: &DemoArgs, out: &mut dyn Write) -> Outcome {
         .tempdir()
         .map_err(CliError::file("cannot make a temporary directory"))?;
     let files = Files::write(dir.path())?;
-    runtime()?.block_on(async {
+    run_to_its_end(async {
         let stop = signals::first()?;
         let running = app::start(files.settings(args, log)).await?;
         Demo { running, files }.show(args, out, stop).await
