@@ -357,7 +357,7 @@ pub struct GpuProcess {
     /// Of the program, where it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Name of the container it runs in; of an orphan, the beginning of its id.
+    /// Name of the container it runs in; of an orphan, and of one that another engine made, the beginning of its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// It runs in a container that the engine does not know (any more), and keeps its memory.

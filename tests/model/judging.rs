@@ -60,7 +60,10 @@ impl Model {
         };
         let (from, to) = (handoff.spec.from.as_ref(), handoff.spec.to.as_ref());
         let (from, to) = (looking.party(state, from), looking.party(state, to));
-        let Some(subject) = subject(&handoff, gpu, from.as_ref(), to.as_ref()) else { return NOT_ASKED };
+        let scene = self.scene(state);
+        let Some(subject) = subject(&handoff, gpu, from.as_ref(), to.as_ref(), &scene.containers) else {
+            return NOT_ASKED;
+        };
         match proof::blocker(&self.reading(state, gpu), &subject) {
             Some(_) => BUSY,
             None => {
@@ -83,12 +86,24 @@ impl Model {
             used += if body.uses == Uses::Nothing { 0 } else { USED_MIB };
             if matches!(body.uses, Uses::Process | Uses::Orphan) {
                 let container = Some(scene.containers[n].id.clone());
-                processes.push(GpuProcess { pid: n as u32 + 1, name: None, container, used_mib: Some(USED_MIB) });
+                processes.push(GpuProcess {
+                    pid: n as u32 + 1,
+                    name: None,
+                    container,
+                    other_engine: false,
+                    used_mib: Some(USED_MIB),
+                });
             }
         }
         for n in (0..state.outsiders.len()).filter(|n| state.outsiders[*n].uses && self.is_claimed(state, *n, &name)) {
             used += USED_MIB;
-            processes.push(GpuProcess { pid: n as u32 + 100, name: None, container: None, used_mib: Some(USED_MIB) });
+            processes.push(GpuProcess {
+                pid: n as u32 + 100,
+                name: None,
+                container: None,
+                other_engine: false,
+                used_mib: Some(USED_MIB),
+            });
         }
         GpuSample { memory_total_mib: 24_000, memory_used_mib: Some(used), processes: Some(processes) }
     }

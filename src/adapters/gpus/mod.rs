@@ -40,6 +40,9 @@ pub struct GpuProcess {
     /// The container that its cgroup names. Whether that one still exists is the caller's to find out: a process whose
     /// container the engine does not know is an orphan.
     pub container: Option<ContainerId>,
+    /// Another engine than Docker made that container, as the cgroup's name says: Podman, CRI-O, containerd under Kubernetes. That
+    /// Docker does not know it says nothing then.
+    pub other_engine: bool,
     pub used_mib: Option<u64>,
 }
 

@@ -13,25 +13,35 @@ pub fn process(proc_root: &Path, pid: u32, used_mib: Option<u64>) -> GpuProcess 
     let dir = proc_root.join(pid.to_string());
     let name = fs::read_to_string(dir.join("comm")).ok().map(|name| name.trim().to_owned());
     let cgroup = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
-    GpuProcess { pid, name: name.filter(|name| !name.is_empty()), container: container_of(&cgroup), used_mib }
+    let (container, other_engine) = container_of(&cgroup).map(|(id, other)| (Some(id), other)).unwrap_or_default();
+    GpuProcess { pid, name: name.filter(|name| !name.is_empty()), container, other_engine, used_mib }
 }
 
-/// The container that the text of a `/proc/PID/cgroup` names, of v1 (a line a controller) or v2 (one line).
+/// The container that the text of a `/proc/PID/cgroup` names, of v1 (a line a controller) or v2 (one line), and whether another
+/// engine than Docker made it.
 ///
 /// Of containers in containers it is the outermost: the only one that the engine of this host knows.
-pub fn container_of(cgroup: &str) -> Option<ContainerId> {
+pub fn container_of(cgroup: &str) -> Option<(ContainerId, bool)> {
     // `id:controllers:path`; the path may hold colons of its own.
-    let paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    paths.flat_map(|path| path.split('/')).find_map(id_in).map(|id| ContainerId(id.to_owned()))
+    cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(|path| {
+        let (maker, id) = path.split('/').find_map(id_in)?;
+        let other_engine = match maker {
+            // Docker names the scope, or under cgroupfs nothing, as the kubelet's engines do too.
+            "" => path.contains("/kubepods"),
+            maker => maker != "docker",
+        };
+        Some((ContainerId(id.to_owned()), other_engine))
+    })
 }
 
-/// `<id>`, `docker-<id>.scope`, `cri-containerd-<id>.scope`, `libpod-<id>.scope`, `kubepods-….slice:cri-containerd:<id>`.
-fn id_in(part: &str) -> Option<&str> {
+/// Who made it, and its id: `<id>`, `docker-<id>.scope`, `cri-containerd-<id>.scope`, `libpod-<id>.scope`,
+/// `kubepods-….slice:cri-containerd:<id>`.
+fn id_in(part: &str) -> Option<(&str, &str)> {
     let part = part.strip_suffix(".scope").unwrap_or(part);
     let (before, id) = part.rsplit_once(['-', ':']).unwrap_or(("", part));
     // Podman's and CRI-O's monitor of a container is not in it.
     let is_id = id.len() == ID_DIGITS && id.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
-    (is_id && !before.ends_with("conmon")).then_some(id)
+    (is_id && !before.ends_with("conmon")).then_some((before, id))
 }
 
 #[cfg(test)]
@@ -44,35 +54,42 @@ mod tests {
     const INNER: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     #[rstest]
-    #[case::docker_v1("12:pids:/docker/{}\n11:memory:/docker/{}\n0::/system.slice/containerd.service\n", true)]
-    #[case::docker_v2_systemd("0::/system.slice/docker-{}.scope\n", true)]
-    #[case::docker_v2_cgroupfs("0::/docker/{}\n", true)]
-    #[case::docker_with_a_process_tree_below("0::/system.slice/docker-{}.scope/init.scope\n", true)]
-    #[case::docker_seen_from_another_namespace("0::/../docker-{}.scope\n", true)]
-    #[case::docker_in_docker("0::/docker/{}/docker/INNER\n", true)]
-    #[case::kubepods_v1("4:cpu:/kubepods/burstable/pod7d1a2b3c-0000-4000-8000-000000000000/{}\n", true)]
+    #[case::docker_v1(
+        "12:pids:/docker/{}\n11:memory:/docker/{}\n0::/system.slice/containerd.service\n",
+        Some("docker")
+    )]
+    #[case::docker_v2_systemd("0::/system.slice/docker-{}.scope\n", Some("docker"))]
+    #[case::docker_v2_cgroupfs("0::/docker/{}\n", Some("docker"))]
+    #[case::docker_with_a_process_tree_below("0::/system.slice/docker-{}.scope/init.scope\n", Some("docker"))]
+    #[case::docker_seen_from_another_namespace("0::/../docker-{}.scope\n", Some("docker"))]
+    #[case::docker_in_docker("0::/docker/{}/docker/INNER\n", Some("docker"))]
+    #[case::kubepods_v1("4:cpu:/kubepods/burstable/pod7d1a2b3c-0000-4000-8000-000000000000/{}\n", Some("another"))]
     #[case::kubepods_containerd(
         "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod7d_1.slice/cri-containerd-{}.scope\n",
-        true
+        Some("another")
     )]
     #[case::kubepods_containerd_service(
         "0::/system.slice/containerd.service/kubepods-pod7d.slice:cri-containerd:{}\n",
-        true
+        Some("another")
     )]
-    #[case::crio("0::/kubepods.slice/kubepods-pod7d.slice/crio-{}.scope\n", true)]
-    #[case::podman("0::/machine.slice/libpod-{}.scope/container\n", true)]
-    #[case::podman_rootless("0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{}.scope\n", true)]
-    #[case::the_monitor_of_podman("0::/machine.slice/libpod-conmon-{}.scope\n", false)]
-    #[case::session("0::/user.slice/user-1000.slice/session-2.scope\n", false)]
-    #[case::service("0::/system.slice/ollama.service\n", false)]
-    #[case::root("0::/\n", false)]
-    #[case::too_short("0::/docker/3f1c0de5a9b8\n", false)]
-    #[case::not_hex("0::/docker/zf1c0de5a9b84e7d6c5b4a3f2e1d0c9b8a7f6e5d4c3b2a190f8e7d6c5b4a3f2e\n", false)]
-    #[case::nothing("", false)]
-    #[case::not_a_cgroup("garbage\n::\n", false)]
-    fn a_cgroup_names_its_container(#[case] text: &str, #[case] inside: bool) {
+    #[case::crio("0::/kubepods.slice/kubepods-pod7d.slice/crio-{}.scope\n", Some("another"))]
+    #[case::podman("0::/machine.slice/libpod-{}.scope/container\n", Some("another"))]
+    #[case::podman_rootless(
+        "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{}.scope\n",
+        Some("another")
+    )]
+    #[case::the_monitor_of_podman("0::/machine.slice/libpod-conmon-{}.scope\n", None)]
+    #[case::session("0::/user.slice/user-1000.slice/session-2.scope\n", None)]
+    #[case::service("0::/system.slice/ollama.service\n", None)]
+    #[case::root("0::/\n", None)]
+    #[case::too_short("0::/docker/3f1c0de5a9b8\n", None)]
+    #[case::not_hex("0::/docker/zf1c0de5a9b84e7d6c5b4a3f2e1d0c9b8a7f6e5d4c3b2a190f8e7d6c5b4a3f2e\n", None)]
+    #[case::nothing("", None)]
+    #[case::not_a_cgroup("garbage\n::\n", None)]
+    fn a_cgroup_names_its_container(#[case] text: &str, #[case] inside: Option<&str>) {
         let text = text.replace("{}", ID).replace("INNER", INNER);
-        assert_eq!(container_of(&text), inside.then(|| ContainerId(ID.to_owned())));
+        let expected = inside.map(|engine| (ContainerId(ID.to_owned()), engine != "docker"));
+        assert_eq!(container_of(&text), expected);
     }
 
     #[test]
@@ -86,6 +103,6 @@ mod tests {
         assert_eq!((told.name.as_deref(), told.used_mib), (Some("python3"), Some(300)));
         assert_eq!(told.container, Some(ContainerId(ID.to_owned())));
         let gone = process(proc_root.path(), 8, None);
-        assert_eq!(gone, GpuProcess { pid: 8, name: None, container: None, used_mib: None });
+        assert_eq!(gone, GpuProcess { pid: 8, name: None, container: None, other_engine: false, used_mib: None });
     }
 }

@@ -82,7 +82,10 @@ fn parse_process(line: &str) -> Option<(String, GpuProcess)> {
     let mut next = || fields.next().flatten();
     let (uuid, pid, used, name) = (next()?, next()?.parse().ok()?, next(), next());
     let name = name.and_then(|path| path.rsplit('/').next()).map(str::to_owned);
-    Some((uuid.to_owned(), GpuProcess { pid, name, container: None, used_mib: used.and_then(number) }))
+    Some((
+        uuid.to_owned(),
+        GpuProcess { pid, name, container: None, other_engine: false, used_mib: used.and_then(number) },
+    ))
 }
 
 /// By pid, each once. What `/proc` says wins over the path that nvidia-smi prints.

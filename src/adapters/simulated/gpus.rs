@@ -77,6 +77,7 @@ fn processes(here: &[&Resident]) -> Vec<GpuProcess> {
             pid,
             name: Some(resident.name.clone()),
             container: resident.container.clone(),
+            other_engine: false,
             used_mib: Some(0),
         });
         process.used_mib = process.used_mib.map(|mib| mib + resident.mib);

@@ -187,6 +187,7 @@ fn whose(process: &Process, users: &Result<Vec<Container>, String>, before: &[Gp
     match users {
         Ok(users) => match users.iter().find(|container| container.id == *id) {
             Some(container) => in_container(unknown, container),
+            None if process.other_engine => GpuProcess { container: Some(short(id)), ..unknown },
             None => orphan(unknown, id, known),
         },
         Err(_) => match known {
@@ -198,9 +199,13 @@ fn whose(process: &Process, users: &Result<Vec<Container>, String>, before: &[Gp
 
 /// Its container was removed, and it is still there. Whose it was is remembered.
 fn orphan(process: GpuProcess, id: &ContainerId, known: Option<&GpuProcess>) -> GpuProcess {
-    let container = Some(id.0.get(..12).unwrap_or(&id.0).to_owned());
     let (workload, variant) = known.map(|known| (known.workload.clone(), known.variant)).unwrap_or_default();
-    GpuProcess { container, orphan: true, workload, variant, ..process }
+    GpuProcess { container: Some(short(id)), orphan: true, workload, variant, ..process }
+}
+
+/// As Docker's own tools print an id.
+fn short(id: &ContainerId) -> String {
+    id.0.get(..12).unwrap_or(&id.0).to_owned()
 }
 
 /// Ours is what has an owner's uid and a variant among its labels.

@@ -57,7 +57,13 @@ pub(super) fn card(index: u32) -> Card {
 }
 
 pub(super) fn process(pid: u32, container: &str) -> Process {
-    Process { pid, name: None, container: Some(ContainerId(container.to_owned())), used_mib: Some(5_000) }
+    Process {
+        pid,
+        name: None,
+        container: Some(ContainerId(container.to_owned())),
+        other_engine: false,
+        used_mib: Some(5_000),
+    }
 }
 
 pub(super) fn container(id: &str, labels: BTreeMap<String, String>) -> Container {
@@ -181,6 +187,16 @@ fn tells_whose_a_process_is() {
         assert_eq!((told.container.as_deref(), told.workload.as_deref(), told.variant), expected, "{inside:?}");
         assert_eq!((told.pid, told.used_mib, told.orphan), (7, Some(5_000), inside == Some("gone")));
     }
+}
+
+/// Docker does not know the containers of Podman or a kubelet: that orphans nobody.
+#[test]
+fn a_container_of_another_engine_is_no_orphan() {
+    let podman = Process { other_engine: true, ..process(7, "0123456789abcdef") };
+    let observed = Observed { users: Ok(vec![]), ..showing(vec![Card { processes: Some(vec![podman]), ..card(0) }]) };
+    let plan = decide(&gpu(by_index(0)), &observed, at(0));
+    let [told] = status(&plan).processes.as_slice() else { panic!("one process") };
+    assert_eq!((told.container.as_deref(), told.orphan), (Some("0123456789ab"), false));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
         gpu::{CleanupPolicy, Gpu, GpuProcess, GpuStatus, Holder, HolderKind, RequiredProof},
         gpuclaim::GpuClaim,
         handoff::Handoff,
-        label, quantity,
+        quantity,
         workload::{Variant, Workload},
     },
     controllers::{
@@ -81,15 +81,16 @@ impl<O: Objects> HandoffReconciler<O> {
         let name = ObjectName { namespace: None, name: handoff.spec.gpu.clone() };
         let mut observed = Observed { gpu: self.objects.get::<Gpu>(&name).await.map_err(read)?, ..Observed::default() };
         observed.other_runs = self.other(handoff, observed.gpu.as_deref()).await.map_err(read)?;
-        observed.from = self.party(handoff.spec.from.as_ref()).await?;
-        observed.to = self.party(handoff.spec.to.as_ref()).await?;
+        let containers = self.containers.list(None).await.map_err(engine)?;
+        observed.from = self.party(handoff.spec.from.as_ref(), &containers).await?;
+        observed.to = self.party(handoff.spec.to.as_ref(), &containers).await?;
         if let (Some(to), Some(gpu)) = (&handoff.spec.to, &observed.gpu) {
             let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;
             observed.claim_stands = claim_stands(to, gpu, &claims);
             observed.claim_ended = claim_ended(handoff, gpu, &claims);
         }
         observed.answer = decide::running(handoff).and_then(|key| self.runner.answer(&name_of(handoff), key));
-        observed.proof = self.proof(handoff, &observed);
+        observed.proof = self.proof(handoff, &observed, &containers);
         if observed.gpu.as_ref().is_some_and(|gpu| gpu.spec.cleanup.proof == RequiredProof::EngineOnly) {
             let leaves = match decide::leaver(handoff, observed.gpu.as_deref()) {
                 Leaver::To => &observed.to,
@@ -112,12 +113,12 @@ impl<O: Objects> HandoffReconciler<O> {
         Ok(found.filter(|h| !h.status.as_ref().is_some_and(|s| s.phase.is_terminal())).map(|_| full))
     }
 
-    async fn party(&self, holder: Option<&Holder>) -> Result<Option<Party>, PassError> {
+    async fn party(&self, holder: Option<&Holder>, all: &[Container]) -> Result<Option<Party>, PassError> {
         let Some(holder) = holder.filter(|h| h.kind == HolderKind::Workload) else { return Ok(None) };
         let name = ObjectName { namespace: Some(holder.namespace.clone()), name: holder.name.clone() };
         let read = |source| PassError::Objects { doing: "read the workload", source };
         let Some(workload) = self.objects.get::<Workload>(&name).await.map_err(read)? else { return Ok(None) };
-        let containers = self.containers_of(&workload, holder).await?;
+        let containers = self.containers_of(&workload, holder, all).await?;
         let mut peers = Vec::new();
         for peer in steps::peers(&workload) {
             let found = self.objects.get::<Workload>(&ObjectName { name: peer.clone(), ..name.clone() }).await;
@@ -129,10 +130,15 @@ impl<O: Objects> HandoffReconciler<O> {
         Ok(Some(Party { holder: holder.clone(), workload, containers, peers }))
     }
 
-    async fn containers_of(&self, workload: &Workload, holder: &Holder) -> Result<Vec<Container>, PassError> {
+    async fn containers_of(
+        &self,
+        workload: &Workload,
+        holder: &Holder,
+        all: &[Container],
+    ) -> Result<Vec<Container>, PassError> {
         let uid = workload.metadata.uid.as_deref().unwrap_or_default();
-        let all = self.containers.list(Some((label::OWNER_UID, Some(uid)))).await.map_err(engine)?;
-        let mut ours: Vec<_> = all.into_iter().filter(|c| names::variant(c) == Some(holder.variant)).collect();
+        let is_ours = |c: &&Container| names::owner(c) == Some(uid) && names::variant(c) == Some(holder.variant);
+        let mut ours: Vec<_> = all.iter().filter(is_ours).cloned().collect();
         if let Some(adopted) = steps::adopted(workload, holder.variant) {
             let found = self.containers.inspect(adopted).await.map_err(engine)?;
             ours.extend(found.filter(|c| c.name == adopted));
@@ -141,10 +147,10 @@ impl<O: Objects> HandoffReconciler<O> {
     }
 
     /// Begins to sample the card, or goes on, while somebody is to be seen leaving it.
-    fn proof(&self, handoff: &Handoff, observed: &Observed) -> Option<Proof> {
+    fn proof(&self, handoff: &Handoff, observed: &Observed, all: &[Container]) -> Option<Proof> {
         let (sampler, gpu) = (self.sampler.as_ref()?, observed.gpu.as_ref()?);
         let name = name_of(handoff);
-        let Some(subject) = subject(handoff, gpu, observed.from.as_ref(), observed.to.as_ref()) else {
+        let Some(subject) = subject(handoff, gpu, observed.from.as_ref(), observed.to.as_ref(), all) else {
             return sampler.rest(&name);
         };
         Some(sampler.watch(&name, subject))
@@ -171,7 +177,13 @@ pub fn claim_ended(handoff: &Handoff, gpu: &Gpu, claims: &[Arc<GpuClaim>]) -> bo
 
 /// What the samples of the card are to show. None: nobody is to be seen leaving it, or no driver has ever told which card
 /// it is.
-pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&Party>) -> Option<Subject> {
+pub fn subject(
+    handoff: &Handoff,
+    gpu: &Gpu,
+    from: Option<&Party>,
+    to: Option<&Party>,
+    all: &[Container],
+) -> Option<Subject> {
     let status = gpu.status.as_ref()?;
     let (holder, leaves, stays) = match decide::leaver(handoff, Some(gpu)) {
         Leaver::Nobody => return None,
@@ -192,6 +204,7 @@ pub fn subject(handoff: &Handoff, gpu: &Gpu, from: Option<&Party>, to: Option<&P
         from_pids: workload.map(|holder| pids_of(status, holder)).unwrap_or_default(),
         others_count: leaves.is_none() && !sharers,
         known: status.processes.iter().filter(|p| p.workload.is_some()).map(|p| p.pid).collect(),
+        containers: all.iter().map(|c| c.id.clone()).collect(),
         recipient: ids(stays),
         processes: policy != CleanupPolicy::Memory && leaves.is_some(),
         memory: policy != CleanupPolicy::Processes || leaves.is_none(),

@@ -24,6 +24,9 @@ pub struct Subject {
     pub others_count: bool,
     /// Processes that are known to be somebody else's: other workloads' and the recipient's.
     pub known: Vec<u32>,
+    /// Every container that the engine has. A process of any other has outlived its container; whose that was, nobody may
+    /// have seen in time. Unless it is `known`, it counts as the old holder's: a card is not taken on a guess.
+    pub containers: Vec<ContainerId>,
     pub recipient: Vec<ContainerId>,
     pub processes: bool,
     pub memory: bool,
@@ -76,11 +79,18 @@ pub fn blocker(sample: &GpuSample, subject: &Subject) -> Option<String> {
         return Some("the driver does not tell the processes on the card".to_owned());
     };
     let is_its = |p: &&GpuProcess| {
-        subject.from_pids.contains(&p.pid) || p.container.as_ref().is_some_and(|id| subject.from.contains(id))
+        let inside = p.container.as_ref();
+        subject.from_pids.contains(&p.pid)
+            || inside.is_some_and(|id| subject.from.contains(id))
+            || is_orphan(p, subject) && !subject.known.contains(&p.pid)
     };
     let (its, others): (Vec<_>, Vec<_>) = processes.iter().partition(is_its);
     if subject.processes && !its.is_empty() {
-        let pids: Vec<String> = its.iter().map(|p| p.pid.to_string()).collect();
+        let named = |p: &&GpuProcess| match is_orphan(p, subject) {
+            true => format!("{} (its container is gone)", p.pid),
+            false => p.pid.to_string(),
+        };
+        let pids: Vec<String> = its.iter().map(named).collect();
         return Some(format!("the old holder's processes are still on the card: {}", pids.join(", ")));
     }
     if !subject.memory {
@@ -103,6 +113,10 @@ pub fn blocker(sample: &GpuSample, subject: &Subject) -> Option<String> {
     Some(format!("{left} MiB are still used, {} MiB would count as free{whose}", subject.floor_mib))
 }
 
+fn is_orphan(process: &GpuProcess, subject: &Subject) -> bool {
+    process.container.as_ref().is_some_and(|id| !process.other_engine && !subject.containers.contains(id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +128,7 @@ mod tests {
             from_pids: Vec::new(),
             others_count: false,
             known: Vec::new(),
+            containers: ["old", "stranger"].map(|id| ContainerId(id.to_owned())).to_vec(),
             recipient: Vec::new(),
             processes: true,
             memory: true,
@@ -129,6 +144,7 @@ mod tests {
             pid,
             name: None,
             container: Some(ContainerId(container.to_owned())),
+            other_engine: false,
             used_mib: Some(mib),
         };
         let processes = processes.map(|list| list.into_iter().map(process).collect());
@@ -213,11 +229,24 @@ mod tests {
     #[test]
     fn an_orphan_of_the_old_holder_is_its_own_and_not_a_stranger() {
         let orphaned = sample(Some(5300), Some(vec![(7, "removed", 5000)]));
-        assert_eq!(blocker(&orphaned, &subject()), None, "nobody knows whose it is");
-        let known = Subject { from_pids: vec![7], ..subject() };
-        assert!(blocker(&orphaned, &known).expect("not free").contains("still on the card: 7"));
-        let memory = Subject { processes: false, ..known };
-        assert!(blocker(&orphaned, &memory).expect("not free").contains("5300 MiB"));
+        let remembered = Subject { from_pids: vec![7], ..subject() };
+        for subject in [remembered, subject()] {
+            let why = blocker(&orphaned, &subject).expect("not free");
+            assert!(why.contains("still on the card: 7 (its container is gone)"), "{why}");
+            let memory = Subject { processes: false, ..subject };
+            assert!(blocker(&orphaned, &memory).expect("not free").contains("5300 MiB"));
+        }
+        let anothers = Subject { known: vec![7], ..subject() };
+        assert_eq!(blocker(&orphaned, &anothers), None, "it was seen as another workload's");
+    }
+
+    #[test]
+    fn what_another_engine_runs_is_a_strangers() {
+        let mut sample = sample(Some(5300), Some(vec![(7, "of-podman", 5000)]));
+        for process in sample.processes.iter_mut().flatten() {
+            process.other_engine = true;
+        }
+        assert_eq!(blocker(&sample, &subject()), None);
     }
 
     #[test]

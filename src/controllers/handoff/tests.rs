@@ -488,6 +488,6 @@ fn what_a_holder_left_behind_is_its_own_also_when_its_workload_is_gone() {
         ..GpuProcess::default()
     };
     status.processes = vec![process(7, "prime"), process(8, "another")];
-    let subject = subject(&flight.handoff, &gpu, None, flight.seen.to.as_ref()).expect("something is waited for");
+    let subject = subject(&flight.handoff, &gpu, None, flight.seen.to.as_ref(), &[]).expect("something is waited for");
     assert_eq!(subject.from_pids, [7]);
 }
