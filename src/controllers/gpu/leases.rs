@@ -56,11 +56,23 @@ pub fn decide(
     handoffs: &[Arc<Handoff>],
     now: Timestamp,
 ) -> LeasePlan {
+    let assignment = holding::assign(world, now);
+    let plan = change_hands(gpu, status, &assignment, handoffs, now);
+    // Afterwards: who has just got the card does not wait for it.
+    status.queue = queue(&gpu.name_any(), status, &assignment, world);
+    plan
+}
+
+fn change_hands(
+    gpu: &Gpu,
+    status: &mut GpuStatus,
+    assignment: &holding::Assignment,
+    handoffs: &[Arc<Handoff>],
+    now: Timestamp,
+) -> LeasePlan {
     let mut plan = LeasePlan::default();
     let mut of_card: Vec<&Arc<Handoff>> = handoffs.iter().filter(|h| h.spec.gpu == gpu.name_any()).collect();
     of_card.sort_by_key(|h| (h.metadata.creation_timestamp.clone(), h.namespace(), h.name_any()));
-    let assignment = holding::assign(world, now);
-    status.queue = queue(&gpu.name_any(), status, &assignment, world);
     prune(&of_card, &mut plan);
 
     let running = status.handoff.as_ref().and_then(|name| of_card.iter().find(|h| full_name(h) == *name));

@@ -139,6 +139,7 @@ fn a_lease_moves_at_once_where_no_workload_is_concerned() {
     let mut free = Table::new(None, vec![]).claim("c", "~audio", |_| ());
     assert_eq!(made(&free.pass()), Vec::<String>::new());
     assert_eq!(free.leases(), "~audio 8");
+    assert_eq!(free.status().queue, [], "who has it does not wait for it");
     let first = free.status().leases[0].clone();
     assert_eq!((first.claim.as_deref(), first.reason.as_str()), (Some("default/c"), "work"));
     free.pass();
