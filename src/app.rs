@@ -280,11 +280,16 @@ impl Parts {
     }
 }
 
-/// Closes the store when everything else has ended.
+/// Closes the store when everything else has ended. A store that ends by itself ends the process.
 fn spawn_store(supervisor: &mut Supervisor, store: Arc<EmbeddedStore>) {
     supervisor.spawn(Stage::Store, "store", async move |stop: CancellationToken| {
-        stop.cancelled().await;
-        tokio::task::spawn_blocking(move || store.close()).await
+        // Both arms are cancel-safe, and neither is used again.
+        tokio::select! {
+            biased;
+            why = store.broken() => return Err(why),
+            () = stop.cancelled() => {}
+        }
+        tokio::task::spawn_blocking(move || store.close()).await.map_err(|error| error.to_string())
     });
 }
 

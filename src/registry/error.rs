@@ -24,6 +24,8 @@ pub enum Reason {
     InternalError,
     ServiceUnavailable,
     Timeout,
+    /// Not upstream's, whose store has no such word: the disk is full. RFC 4918.
+    InsufficientStorage,
 }
 
 impl Reason {
@@ -44,6 +46,7 @@ impl Reason {
             Reason::InternalError => 500,
             Reason::ServiceUnavailable => 503,
             Reason::Timeout => 504,
+            Reason::InsufficientStorage => 507,
         }
     }
 }

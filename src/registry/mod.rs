@@ -281,6 +281,7 @@ pub(crate) fn store_error(kind: &Kind, name: &str, error: StoreError) -> ApiErro
         StoreError::Conflict(_) => ApiError::modified(kind, name),
         StoreError::Expired { asked, oldest } => ApiError::too_old(asked, oldest),
         StoreError::Future { asked, latest } => ApiError::too_large(asked, latest),
+        StoreError::Full(_) => ApiError::new(Reason::InsufficientStorage, error.to_string()),
         StoreError::Unavailable(_) | StoreError::Closed => ApiError::new(Reason::ServiceUnavailable, error.to_string()),
     }
 }

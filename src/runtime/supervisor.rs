@@ -106,8 +106,13 @@ impl Supervisor {
             None => info!("shutting down"),
             Some(failure) => error!(%failure, "shutting down because a task ended"),
         }
-        self.shut_down().await;
-        failure.map_or(Ok(()), Err)
+        let cause = self.shut_down().await;
+        match failure {
+            None => Ok(()),
+            // Ending without an error is rather what others do when the one fails that they live by.
+            Some(TaskFailure::EndedEarly(name)) => Err(cause.unwrap_or(TaskFailure::EndedEarly(name))),
+            Some(failure) => Err(failure),
+        }
     }
 
     async fn first_to_end(&mut self) -> TaskFailure {
@@ -120,19 +125,22 @@ impl Supervisor {
         }
     }
 
-    async fn shut_down(&mut self) {
+    /// Answers the first failure on the way.
+    async fn shut_down(&mut self) -> Option<TaskFailure> {
+        let mut failure = None;
         for stage in Stage::ALL {
             self.token(stage).cancel();
-            let ended = tokio::time::timeout(stage.grace(), self.stage_ends(stage)).await;
+            let ended = tokio::time::timeout(stage.grace(), self.stage_ends(stage, &mut failure)).await;
             if ended.is_err() {
                 self.report_stragglers(stage);
             }
         }
         // Cancels the stragglers of every stage.
         self.tasks.shutdown().await;
+        failure
     }
 
-    async fn stage_ends(&mut self, stage: Stage) {
+    async fn stage_ends(&mut self, stage: Stage, failure: &mut Option<TaskFailure>) {
         while self.names.values().any(|task| task.stage == stage) {
             match self.tasks.join_next_with_id().await {
                 Some(Ok((id, Ok(())))) => {
@@ -141,6 +149,7 @@ impl Supervisor {
                 Some(Ok((id, Err(error)))) => {
                     let task = self.forget(id);
                     warn!(%task, error, "task failed while ending");
+                    failure.get_or_insert(TaskFailure::Failed { name: task.name, message: error });
                 }
                 Some(Err(error)) => {
                     let task = self.forget(error.id());
@@ -213,6 +222,24 @@ mod tests {
         supervisor.spawn(Stage::Controllers, "workloads", until_told(&log, "workloads"));
         supervisor.run(std::future::ready(())).await.unwrap();
         assert_eq!(*log.lock().unwrap(), ["server", "workloads", "store"]);
+    }
+
+    #[tokio::test]
+    async fn who_fails_is_named_and_not_who_ended_for_it() {
+        let mut supervisor = Supervisor::new();
+        let (fails, failed) = tokio::sync::oneshot::channel::<()>();
+        supervisor.spawn(Stage::Controllers, "follower", |_| async {
+            drop(fails);
+            Ok::<(), Infallible>(())
+        });
+        supervisor.spawn(Stage::Store, "store", |token| async move {
+            failed.await.ok();
+            // After the follower was noticed.
+            token.cancelled().await;
+            Err("the disk")
+        });
+        let told = supervisor.run(std::future::pending()).await.unwrap_err().to_string();
+        assert_eq!(told, "task store failed: the disk");
     }
 
     #[tokio::test(start_paused = true)]

@@ -178,6 +178,7 @@ pub fn broken(error: StoreError) -> ApiError {
         | StoreError::NotFound(_)
         | StoreError::Conflict(_)
         | StoreError::Unavailable(_)
+        | StoreError::Full(_)
         | StoreError::Closed => ApiError::new(Reason::ServiceUnavailable, error.to_string()),
     }
 }

@@ -5,7 +5,8 @@
 //! published state, all writers of the batch and of the queue (they were compared with the batch) are told
 //! `Unavailable`, and before anything else is committed the engine is asked what it has: what did take effect is then
 //! published like any other write, so that no watch has a gap. While the engine does not even answer that, no batch is
-//! committed; each asks again.
+//! committed; each asks again. When a sync fails, nothing more is asked or committed: the store ends, see
+//! [`EngineError::Lost`].
 
 use std::{
     collections::VecDeque,
@@ -26,12 +27,14 @@ pub(super) struct Shared {
     pub work: Condvar,
     /// Wakes watchers: the last published revision.
     pub news: watch::Sender<Revision>,
+    /// Why the store ended although nobody closed it.
+    pub broken: watch::Sender<Option<String>>,
 }
 
 impl Shared {
     pub fn new(state: State) -> Self {
         let news = watch::Sender::new(state.revision);
-        Self { state: Mutex::new(state), work: Condvar::new(), news }
+        Self { state: Mutex::new(state), work: Condvar::new(), news, broken: watch::Sender::new(None) }
     }
 
     /// Held for the length of a statement, never across an await or a commit.
@@ -59,26 +62,31 @@ pub(super) struct Committer {
     logged: usize,
     /// A commit failed and the engine could not be asked yet what became of it.
     doubt: bool,
+    /// Commits fail at present; told once, for a full disk is told by every writer.
+    failing: bool,
+    /// The engine must not be used any more.
+    dead: bool,
 }
 
 impl Committer {
     pub fn new(engine: Box<dyn Engine>, keep: usize, logged: usize) -> Self {
-        Self { engine, keep, limit: keep + keep / 8, logged, doubt: false }
+        Self { engine, keep, limit: keep + keep / 8, logged, doubt: false, failing: false, dead: false }
     }
 
     /// Works until the store is closed and the queue is empty.
     pub fn run(mut self, shared: &Arc<Shared>) {
-        let _farewell = Farewell(shared.clone());
-        loop {
+        let mut farewell = Farewell { shared: shared.clone(), orderly: false };
+        while !self.dead {
             let mut state = shared.state();
             while state.queue.is_empty() && !state.closed {
                 state = shared.work.wait(state).expect("nothing panics while it holds the state");
             }
             drop(state);
             if !self.settle(shared) {
-                return;
+                break;
             }
         }
+        farewell.orderly = true;
     }
 
     /// Commits what is queued now; false if that is nothing.
@@ -90,6 +98,9 @@ impl Committer {
         let changes: Vec<Change> = batch.iter().filter_map(|ticket| ticket.change.clone()).collect();
         match self.commit(&changes) {
             Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("commits succeed again");
+                }
                 self.publish(shared, changes);
                 for ticket in batch {
                     answer(ticket, None);
@@ -97,15 +108,30 @@ impl Committer {
                 self.compact_if_long(shared);
             }
             Err(error) => {
-                let why = error.chain();
-                tracing::error!(error = %why, "commit failed");
-                let queued = self.retreat(shared);
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(error = %error.chain(), "commit failed");
+                }
+                let queued = if error.is_final() { self.give_up(shared, &error) } else { self.retreat(shared) };
+                let refusal = refusal(&error);
                 for ticket in batch.into_iter().chain(queued) {
-                    answer(ticket, Some(&why));
+                    answer(ticket, Some(&refusal));
                 }
             }
         }
         true
+    }
+
+    /// Ends the store. What was published was durable before; what this batch came to, the next start finds out.
+    fn give_up(&mut self, shared: &Shared, error: &EngineError) -> VecDeque<Ticket> {
+        self.dead = true;
+        let queued = {
+            let mut state = shared.state();
+            state.closed = true;
+            state.roll_back()
+        };
+        shared.broken.send_replace(Some(error.chain()));
+        shared.end();
+        queued
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), EngineError> {
@@ -161,28 +187,47 @@ impl Committer {
         let forgotten = shared.state().log.forgotten();
         match self.engine.compact(forgotten) {
             Ok(()) => self.logged = self.keep,
+            Err(error) if error.is_final() => {
+                for ticket in self.give_up(shared, &error) {
+                    answer(ticket, Some(&refusal(&error)));
+                }
+            }
             Err(error) => tracing::warn!(error = %error.chain(), "cannot compact the log, will try again"),
         }
     }
 }
 
+/// What writers are told of a commit that failed.
+fn refusal(error: &EngineError) -> StoreError {
+    match error {
+        EngineError::Full { .. } => StoreError::Full(error.to_string()),
+        error => StoreError::Unavailable(error.chain()),
+    }
+}
+
 /// Tells a writer its verdict, or why nothing came of it. A writer that does not wait any more is fine.
-fn answer(ticket: Ticket, failure: Option<&str>) {
-    let verdict = match failure {
+fn answer(ticket: Ticket, refusal: Option<&StoreError>) {
+    let verdict = match refusal {
         None => ticket.verdict,
-        Some(why) => Err(StoreError::Unavailable(why.to_owned())),
+        Some(refusal) => Err(refusal.clone()),
     };
     ticket.reply.send(verdict).ok();
     drop(ticket.place);
 }
 
 /// However the committer's thread ends, also by a panic: nobody waits for it. Dropped tickets tell their writers.
-struct Farewell(Arc<Shared>);
+struct Farewell {
+    shared: Arc<Shared>,
+    orderly: bool,
+}
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        self.0.end();
-        if let Ok(mut state) = self.0.state.lock() {
+        if !self.orderly {
+            self.shared.broken.send_replace(Some("the thread that writes has panicked".to_owned()));
+        }
+        self.shared.end();
+        if let Ok(mut state) = self.shared.state.lock() {
             state.queue.clear();
         }
     }

@@ -66,6 +66,7 @@ impl EmbeddedStore {
     pub fn open(engine: impl Engine, options: Options) -> Result<Arc<Self>, EngineError> {
         let mut engine: Box<dyn Engine> = Box::new(engine);
         let (state, logged) = State::load(&mut *engine, options.log_capacity)?;
+        engine.accept()?;
         let shared = Arc::new(Shared::new(state));
         let blocks = engine.blocks();
         let mut committer = Committer::new(engine, options.log_capacity.max(1), logged);
@@ -95,6 +96,18 @@ impl EmbeddedStore {
             json: version.json.clone(),
         });
         Backup::of(&Image { revision, compacted: revision, objects: rows.collect() })
+    }
+
+    /// Ready when the store has ended by itself, with the reason: the disk cannot be trusted, or the committer panicked.
+    /// Reads still answer. Cancel-safe.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.shared.broken.subscribe();
+        loop {
+            if let Some(why) = broken.borrow_and_update().clone() {
+                return why;
+            }
+            broken.changed().await.expect("the sender is in the store");
+        }
     }
 
     /// Refuses further writes, waits until those queued are committed and releases the engine (and its directory).

@@ -1,4 +1,4 @@
-//! What the store asks of a disk: five blocking methods over plain rows. An engine knows keys, bytes and revisions; it
+//! What the store asks of a disk: six blocking methods over plain rows. An engine knows keys, bytes and revisions; it
 //! does not parse objects, compare revisions or wake anybody.
 
 use std::path::PathBuf;
@@ -49,6 +49,12 @@ pub trait Engine: Send + 'static {
     /// Forgets the log up to and including `to`. Objects stay.
     fn compact(&mut self, to: Revision) -> Result<(), EngineError>;
 
+    /// What was loaded was found right, so what is there is built upon from here on. Before this nothing may be changed that
+    /// a person might want to look at. Afterwards all that was loaded is durable, whatever became of the process that wrote it.
+    fn accept(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Whether a commit waits for a device. If so it gets a thread of its own, else the writer commits by itself (which
     /// makes a simulation repeatable).
     fn blocks(&self) -> bool;
@@ -84,6 +90,26 @@ pub enum EngineError {
         .path.display()
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    /// Nothing was written. It mends by itself once there is room.
+    #[error(
+        "the disk is full, nothing was written; reads and watches go on, and so will writes once there is room. Make some \
+         where {} is (df -h {})",
+        .directory.display(),
+        .directory.display()
+    )]
+    Full { directory: PathBuf },
+    /// A sync failed. The kernel then forgets what it could not write, and the next sync would succeed without it: nothing
+    /// that this process does can be trusted to last, and what it reads back may be in memory only.
+    #[error(
+        "the disk failed to keep what was written to {} (look at it: dmesg, smartctl -a; every row is verified when gaia \
+         starts again)",
+        .path.display()
+    )]
+    Lost {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
     /// Nothing was changed or deleted.
     #[error("{what} is damaged; nothing was changed. {help}")]
     Damaged { what: String, help: String },
@@ -104,6 +130,11 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// The engine must not be used any more.
+    pub fn is_final(&self) -> bool {
+        matches!(self, EngineError::Lost { .. })
+    }
+
     /// The message with its causes, for an operator.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

@@ -150,6 +150,9 @@ pub enum StoreError {
     /// write: once, in its place in the order.
     #[error("the store cannot write: {0}")]
     Unavailable(String),
+    /// There is no room for it. Certainly not written.
+    #[error("{0}")]
+    Full(String),
     #[error("the store is closed")]
     Closed,
 }

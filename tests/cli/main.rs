@@ -3,6 +3,7 @@
 mod backup;
 mod client;
 mod demo;
+mod disk;
 mod offline;
 mod orchestrator;
 mod plan;

@@ -2,9 +2,9 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rusqlite::Connection;
@@ -20,8 +20,7 @@ pub(super) struct DirectoryLock {
 impl DirectoryLock {
     /// Makes the directory if need be, for its owner's eyes only (objects may hold secrets), and locks it.
     pub fn acquire(directory: &Path) -> Result<Self, EngineError> {
-        let make = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        make.map_err(|source| io("make the data directory", directory, source))?;
+        make_directory(directory).map_err(|source| io("make the data directory", directory, source))?;
         let path = directory.join("gaia.lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = open.map_err(|source| io("open the lock file", &path, source))?;
@@ -32,10 +31,24 @@ impl DirectoryLock {
             }
             Err(TryLockError::Error(source)) => return Err(io("lock", &path, source)),
         }
-        let write = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        write.map_err(|source| io("write the lock file", &path, source))?;
+        match file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+            // Only names us to whom we keep out.
+            Err(error) if error.kind() == ErrorKind::StorageFull => {}
+            written => written.map_err(|source| io("write the lock file", &path, source))?,
+        }
         Ok(Self { _file: file })
     }
+}
+
+/// Durably: each directory that is made is an entry of the one above it.
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    for made in missing {
+        let above = made.parent().filter(|path| *path != Path::new("")).unwrap_or(Path::new("."));
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn holder(file: &mut File) -> Option<u32> {
@@ -73,6 +86,8 @@ pub(super) fn database(directory: &Path) -> Result<(), EngineError> {
         });
     }
     let unfinished = directory.join(format!("{DATABASE}.new"));
+    // What an earlier attempt left may be torn.
+    discard(&unfinished);
     make_private(&unfinished)?;
     make(&unfinished).map_err(|source| EngineError::Sqlite { doing: "make a new database", source })?;
     rename(&unfinished, &path, directory)
@@ -86,6 +101,26 @@ pub(super) fn rename(from: &Path, to: &Path, directory: &Path) -> Result<(), Eng
     std::fs::rename(from, to).map_err(|source| io("rename the new database to", to, source))?;
     let sync = File::open(directory).and_then(|directory| directory.sync_all());
     sync.map_err(|source| io("sync", directory, source))
+}
+
+/// Removes a database that is not in use, and what SQLite keeps beside it. A leftover that cannot be removed is in the way
+/// of what comes next, which then says so.
+pub(super) fn discard(path: &Path) {
+    for ending in ["", "-wal", "-shm", "-journal"] {
+        let path = beside(path, ending);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a leftover");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// For its owner's eyes only, whatever the directory allows; SQLite gives its journal the same mode.

@@ -7,7 +7,7 @@
 
 use std::{fs, io::ErrorKind, path::Path};
 
-use super::EngineError;
+use super::{EngineError, directory::beside};
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -16,9 +16,7 @@ type Sums = [u32; 2];
 
 /// Refuses a journal that SQLite would cut short. To be called before SQLite opens the database.
 pub(super) fn check(database: &Path) -> Result<(), EngineError> {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-wal");
-    let path = Path::new(&name);
+    let path = &beside(database, "-wal");
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -35,6 +33,13 @@ pub(super) fn check(database: &Path) -> Result<(), EngineError> {
             ),
         }),
     }
+}
+
+/// Makes durable what the journal holds, where there is no room to move it.
+pub(super) fn sync(database: &Path) -> Result<(), EngineError> {
+    let path = beside(database, "-wal");
+    let synced = fs::File::open(&path).and_then(|journal| journal.sync_all());
+    synced.map_err(|source| EngineError::Io { doing: "sync", path, source })
 }
 
 /// The first wrong frame (from 1; 0 is the header), if durable commits lie behind it.

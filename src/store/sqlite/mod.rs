@@ -11,10 +11,14 @@ mod rows;
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, MAIN_DB, Transaction, TransactionBehavior, config::DbConfig, ffi, hooks::Wal, params,
+    wal::CheckpointMode,
+};
 
 pub use backup::{Backup, verify};
 pub use restore::{Restored, Source, restore};
@@ -27,6 +31,8 @@ use super::{ChangeKind, Engine, EngineError, Entry, Image, Revision, Row};
 
 const DATABASE: &str = "gaia.db";
 const SCHEMA_VERSION: i64 = 1;
+/// How long the journal may get before it is moved into the database: SQLite's own default.
+const CHECKPOINT_PAGES: std::ffi::c_int = 1000;
 
 /// `totals` is one row: what the other tables must add up to.
 const SCHEMA: &str = "
@@ -53,6 +59,8 @@ pub struct SqliteEngine {
     connection: Connection,
     /// How messages name it.
     path: PathBuf,
+    /// Why the last checkpoint could not be synced; the commit that led to it does not tell.
+    lost: Arc<Mutex<Option<rusqlite::Error>>>,
     _lock: Option<DirectoryLock>,
 }
 
@@ -80,14 +88,14 @@ impl SqliteEngine {
         let path = directory.join(DATABASE);
         journal::check(&path)?;
         let connection = connect(&path).map_err(|error| damaged_or(&path, "open the database", error))?;
-        let engine = Self::over(connection, path, Some(lock))?;
-        tune(&engine.connection).map_err(|error| engine.failed("set up the database", error))?;
+        let mut engine = Self::over(connection, path, Some(lock))?;
+        engine.tune().map_err(|error| engine.failed("set up the database", error))?;
         Ok(engine)
     }
 
     /// Over a connection that was only opened. What writes comes later, so that a file that is not ours stays as it is.
     fn over(connection: Connection, path: PathBuf, lock: Option<DirectoryLock>) -> Result<Self, EngineError> {
-        let engine = Self { connection, path, _lock: lock };
+        let engine = Self { connection, path, lost: Arc::default(), _lock: lock };
         engine.check_version()?;
         Ok(engine)
     }
@@ -177,6 +185,32 @@ impl SqliteEngine {
         Ok((good, bad))
     }
 
+    fn tune(&mut self) -> rusqlite::Result<()> {
+        let connection = &mut self.connection;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update_and_check(None, "journal_size_limit", 16 << 20, |row| row.get::<_, i64>(0))?;
+        // As SQLite does by itself, but that we see what becomes of it. No room is fine: the journal keeps everything.
+        let lost = self.lost.clone();
+        connection.wal_hook(Some(move |journal: &mut Wal, pages| {
+            if pages >= CHECKPOINT_PAGES
+                && let Err(error) = journal.checkpoint_v2(CheckpointMode::PASSIVE)
+                && is_unsynced(&error)
+            {
+                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            Ok(())
+        }))
+    }
+
+    /// What the hook found after the last transaction.
+    fn still_kept(&self) -> Result<(), EngineError> {
+        match self.lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(source) => Err(EngineError::Lost { path: self.path.clone(), source }),
+        }
+    }
+
     fn failed(&self, doing: &'static str, error: rusqlite::Error) -> EngineError {
         damaged_or(&self.path, doing, error)
     }
@@ -228,7 +262,8 @@ impl Engine for SqliteEngine {
         let sql = "UPDATE totals SET revision = ?1, objects = objects + ?2, entries = entries + ?3 WHERE id = 1";
         let sums = params![integer(last.row.revision), growth, count(batch.len())];
         transaction.execute(sql, sums).map_err(failed)?;
-        transaction.commit().map_err(failed)
+        transaction.commit().map_err(failed)?;
+        self.still_kept()
     }
 
     fn history(&mut self, from: Revision) -> Result<Vec<Entry>, EngineError> {
@@ -244,7 +279,24 @@ impl Engine for SqliteEngine {
             transaction.commit()
         };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        transaction.and_then(forget).map_err(|error| damaged_or(path, "compact the log", error))
+        transaction.and_then(forget).map_err(|error| damaged_or(path, "compact the log", error))?;
+        self.still_kept()
+    }
+
+    /// The journal may hold what a process wrote and could not sync, be it killed or told so: until it is in the database
+    /// and synced, it is only in the memory of the kernel.
+    fn accept(&mut self) -> Result<(), EngineError> {
+        match self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE) {
+            Ok(_) => {}
+            // No room to move it, or an operator's sqlite3 reads it.
+            Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy)) => {
+                journal::sync(&self.path)?;
+            }
+            Err(error) => return Err(self.failed("move the journal into the database", error)),
+        }
+        let keep_journal = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        keep_journal.map_err(|error| self.failed("set up the database", error))?;
+        Ok(())
     }
 
     fn blocks(&self) -> bool {
@@ -257,14 +309,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     // Only an operator's sqlite3 could hold the file.
     connection.busy_timeout(Duration::from_secs(5))?;
+    // What is refused is left as it is, journal and all, until it is accepted.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
-}
-
-fn tune(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update_and_check(None, "journal_size_limit", 16 << 20, |row| row.get::<_, i64>(0))?;
-    Ok(())
 }
 
 /// Writes one entry; answers how many object rows it touched, which must be one.
@@ -304,11 +351,23 @@ fn count(rows: usize) -> i64 {
     i64::try_from(rows).expect("no table has 2^63 rows")
 }
 
+/// The error by what can be done about it.
 fn damaged_or(path: &Path, doing: &'static str, error: rusqlite::Error) -> EngineError {
+    if is_unsynced(&error) {
+        return EngineError::Lost { path: path.to_owned(), source: error };
+    }
     match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            EngineError::Full { directory: path.parent().unwrap_or(Path::new(".")).to_owned() }
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &format!("SQLite finds: {error}")),
         _ => EngineError::Sqlite { doing, source: error },
     }
+}
+
+fn is_unsynced(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
 }
 
 fn damaged(path: &Path, why: &str) -> EngineError {

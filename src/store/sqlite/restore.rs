@@ -12,17 +12,16 @@
 
 use std::{
     fs::{self, File},
-    io::ErrorKind,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use rusqlite::{TransactionBehavior, params};
 
 use super::{
-    super::{EngineError, Revision, state::State},
+    super::{Engine, EngineError, Revision, state::State},
     DATABASE, SqliteEngine, connect, damaged_or,
-    directory::{DirectoryLock, RESTORING, io, make_private, rename},
+    directory::{DirectoryLock, RESTORING, beside, discard, io, make_private, rename},
     integer, journal,
 };
 
@@ -97,6 +96,7 @@ fn place(source: Source<'_>, scratch: &Path, now: Duration) -> Result<Restored, 
     let (state, _) = State::load(&mut engine, 1)?;
     let revision = next(state.revision, now);
     engine.begin_anew(revision)?;
+    engine.accept()?;
     let SqliteEngine { connection, .. } = engine;
     // Also moves what a journal holds into the file.
     connection.close().map_err(|(_, error)| damaged_or(source.name, "close the backup", error))?;
@@ -111,24 +111,6 @@ fn next(backup: Revision, now: Duration) -> Revision {
     // Engines keep revisions as signed numbers.
     let latest = i64::MAX.cast_unsigned() / 2;
     Revision(backup.0.saturating_add(LEAST_STEP).max(micros).min(latest).max(backup.0 + 1))
-}
-
-/// A leftover that cannot be removed is in the way of the next attempt, which then says so.
-fn discard(scratch: &Path) {
-    for path in [scratch.to_owned(), beside(scratch, "-wal"), beside(scratch, "-shm"), beside(scratch, "-journal")] {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "cannot remove what a restore left");
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }
 
 impl SqliteEngine {
