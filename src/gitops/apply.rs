@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::load::{Document, LoadedFiles, ObjectId};
+use super::{
+    load::{Document, LoadedFiles, ObjectId},
+    watch::wishes,
+};
 use crate::{
     api::source::{FIELD_MANAGER, FileError, InventoryEntry},
     registry::{ApiError, ApiResult, Kind, ObjectName, Patch, Reason, Registry, WriteOptions, Written},
@@ -14,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Applied {
     pub written: Written,
-    /// There was a version before, and it is not the one that is there now.
+    /// There was an object before, and something else was wished of it. Who is recorded to own it is no wish.
     pub changed: bool,
     /// Fields that had another value from another manager, as the registry named them.
     pub taken: Vec<String>,
@@ -35,7 +38,7 @@ pub async fn apply_document(registry: &Registry, document: &Document, dry_run: b
         .ok_or_else(|| ApiError::new(Reason::NotFound, format!("{} is no longer a kind here", document.id.kind)))?;
     let name = name_of(&document.id);
     let before = match registry.get(&kind, &name).await {
-        Ok(version) => Some(version.revision),
+        Ok(version) => Some(version),
         Err(error) if error.reason == Reason::NotFound => None,
         Err(error) => return Err(error),
     };
@@ -48,7 +51,7 @@ pub async fn apply_document(registry: &Registry, document: &Document, dry_run: b
         }
         written => (written?, Vec::new()),
     };
-    let changed = before.is_some_and(|before| before != written.version.revision);
+    let changed = before.is_some_and(|before| wishes(&before.object) != wishes(&written.version.object));
     Ok(Applied { written, changed, taken })
 }
 

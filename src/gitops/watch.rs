@@ -70,7 +70,7 @@ fn concerns(change: &Change, watched: &Watched) -> bool {
 }
 
 /// Everything but what controllers write all day.
-fn wishes(object: &Value) -> Value {
+pub(super) fn wishes(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {
         fields.remove("status");

@@ -1,5 +1,8 @@
 //! What somebody else does to objects that files state.
 
+use std::sync::Arc;
+
+use gaia::gitops::{self, Syncer, files::real::RealFiles};
 use serde_json::json;
 
 use crate::world::{World, workload};
@@ -63,4 +66,17 @@ async fn a_field_that_somebody_removed_comes_back() {
         .until("it is back", async || world.workload("web").await.expect("is there")["spec"]["stopGraceSeconds"] == 55)
         .await;
     assert_eq!(world.until_note("web.yaml:1").await.note.reason, "FieldsReverted");
+}
+
+#[tokio::test]
+async fn an_object_of_which_nothing_but_the_name_is_stated_is_not_told_to_drift() {
+    let mut world = World::still(Arc::new(RealFiles)).await;
+    world.write("team.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n");
+    let mut syncer = Syncer::new(world.gitops.clone(), gitops::DESIRED);
+    for _ in 0..3 {
+        syncer.sync_once().await.expect("kept");
+    }
+    while let Ok(told) = world.notes.try_recv() {
+        assert_ne!(told.note.reason, "FieldsReverted", "{}", told.note.message);
+    }
 }
