@@ -94,7 +94,7 @@ pub fn run_to_its_end(work: impl Future<Output = Outcome>) -> Outcome {
 }
 
 /// Serves until `stop` or until a task of the server fails; either way everything is ended in order.
-pub async fn until(mut running: Running, stop: impl Future<Output = ()>) -> Outcome {
+async fn until(mut running: Running, stop: impl Future<Output = ()>) -> Outcome {
     // Both arms are cancel-safe: `ended` only waits, and `stop` is not used again.
     tokio::select! {
         biased;

@@ -54,6 +54,7 @@ fn follows_its_files_until_ctrl_c() {
     server.program.signal("INT");
     let (status, stderr) = server.program.end();
     assert!(status.success(), "{status}: {stderr}");
+    assert_eq!(stderr, "", "an end that was asked for is no error");
     assert!(!desired.parent().expect("the demo's own").exists());
 }
 

@@ -17,7 +17,7 @@ use clap::Args;
 
 use super::{
     CliError, Outcome, kubeconfig,
-    serve::{run_to_its_end, until},
+    serve::run_to_its_end,
     session::{ServerArgs, Session},
     signals,
 };
@@ -140,12 +140,14 @@ impl Demo {
         let Files { desired, kubeconfig, .. } = &self.files;
         out.write_all(guide::text(&server.server, kubeconfig, desired, examples::WORKLOAD, held).as_bytes())?;
         out.flush()?;
-        // Telling only waits and prints, and never ends.
+        // Telling only waits and prints, and never ends; it does so before the server, or it would tell that it lost it.
         tokio::select! {
             biased;
-            ended = until(self.running, stop) => ended,
+            () = &mut stop => {}
+            () = self.running.ended() => {}
             never = flights::tell(&session, out) => match never {},
         }
+        self.end(0).await
     }
 
     async fn end(self, code: u8) -> Outcome {
