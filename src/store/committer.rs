@@ -55,10 +55,7 @@ impl Shared {
 /// The one user of the engine.
 pub(super) struct Committer {
     engine: Box<dyn Engine>,
-    /// How many log entries the engine is to keep, and may hold at most before it is compacted.
-    keep: usize,
-    limit: usize,
-    /// How many it holds.
+    /// How many log entries the engine holds.
     logged: usize,
     /// A commit failed and the engine could not be asked yet what became of it.
     doubt: bool,
@@ -69,8 +66,8 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub fn new(engine: Box<dyn Engine>, keep: usize, logged: usize) -> Self {
-        Self { engine, keep, limit: keep + keep / 8, logged, doubt: false, failing: false, dead: false }
+    pub fn new(engine: Box<dyn Engine>, logged: usize) -> Self {
+        Self { engine, logged, doubt: false, failing: false, dead: false }
     }
 
     /// Works until the store is closed and the queue is empty.
@@ -181,12 +178,15 @@ impl Committer {
 
     /// Keeps the engine's log near its bound. Not on every batch, because forgetting is a transaction too.
     pub fn compact_if_long(&mut self, shared: &Shared) {
-        if self.logged <= self.limit {
+        let (kept, forgotten) = {
+            let state = shared.state();
+            (state.log.len(), state.log.forgotten())
+        };
+        if self.logged <= kept + kept / 8 {
             return;
         }
-        let forgotten = shared.state().log.forgotten();
         match self.engine.compact(forgotten) {
-            Ok(()) => self.logged = self.keep,
+            Ok(()) => self.logged = kept,
             Err(error) if error.is_final() => {
                 for ticket in self.give_up(shared, &error) {
                     answer(ticket, Some(&refusal(&error)));

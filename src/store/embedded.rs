@@ -25,7 +25,7 @@ use super::{
 /// Bounds of a store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many changes a watch may lag behind before it is `Expired`.
+    /// How many changes a watch may lag behind before it is `Expired`; fewer where they are large.
     pub log_capacity: usize,
     /// How many writes may wait for the disk; further writers wait for a place.
     pub queue_capacity: usize,
@@ -69,7 +69,7 @@ impl EmbeddedStore {
         engine.accept()?;
         let shared = Arc::new(Shared::new(state));
         let blocks = engine.blocks();
-        let mut committer = Committer::new(engine, options.log_capacity.max(1), logged);
+        let mut committer = Committer::new(engine, logged);
         committer.compact_if_long(&shared);
         let committing = if blocks {
             let shared = shared.clone();

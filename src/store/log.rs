@@ -4,10 +4,14 @@ use std::collections::VecDeque;
 
 use super::{Change, Prefix, Revision, StoreError, StoreResult};
 
-/// The latest changes, at most `capacity` of them, by revision.
+/// As JSON. In memory objects take several times as much; thousands of changes of a large one must not take a host's.
+const MOST_BYTES: usize = 32 << 20;
+
+/// The latest changes, at most `capacity` of them and [`MOST_BYTES`], by revision.
 #[derive(Debug)]
 pub(super) struct Log {
     capacity: usize,
+    bytes: usize,
     /// Everything after this revision is here.
     forgotten: Revision,
     changes: VecDeque<Change>,
@@ -24,16 +28,25 @@ pub(super) struct Found {
 
 impl Log {
     pub fn new(capacity: usize, forgotten: Revision) -> Self {
-        Self { capacity: capacity.max(1), forgotten, changes: VecDeque::new() }
+        Self { capacity: capacity.max(1), bytes: 0, forgotten, changes: VecDeque::new() }
     }
 
     pub fn push(&mut self, change: Change) {
-        if self.changes.len() == self.capacity
+        self.bytes += change.version.json.len();
+        self.changes.push_back(change);
+        // The newest one stays whatever its size.
+        let full = |log: &Self| log.changes.len() > log.capacity || log.bytes > MOST_BYTES;
+        while self.changes.len() > 1
+            && full(self)
             && let Some(oldest) = self.changes.pop_front()
         {
+            self.bytes -= oldest.version.json.len();
             self.forgotten = oldest.version.revision;
         }
-        self.changes.push_back(change);
+    }
+
+    pub fn len(&self) -> usize {
+        self.changes.len()
     }
 
     /// The revision before the oldest change that is kept: the earliest that a watch may start from.
@@ -59,5 +72,29 @@ impl Log {
             }
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::Bytes;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::store::{ChangeKind, Key, Version};
+
+    #[test]
+    fn large_changes_are_forgotten_sooner() {
+        let mut log = Log::new(1000, Revision(0));
+        let large = Bytes::from(vec![b' '; 1 << 20]);
+        for revision in 1..=100 {
+            let version = Version::new(Key::from_stored("a/b/c/d"), Revision(revision), Value::Null, large.clone());
+            log.push(Change { kind: ChangeKind::Updated, version: Arc::new(version), previous: None });
+        }
+        assert_eq!((log.len(), log.forgotten()), (32, Revision(68)));
+        assert!(log.after(Revision(67), &Prefix::all(), 1, 1).is_err());
+        assert_eq!(log.after(Revision(68), &Prefix::all(), 100, 100).expect("kept").changes.len(), 32);
     }
 }
