@@ -82,7 +82,7 @@ pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> 
         let message = "this request comes from a page of another site; without tokens only our own pages are served";
         reply::error(&ApiError::new(Reason::Forbidden, message))
     } else if auth.tokens.is_empty() && is_by_another_name(&request) {
-        let message = "without tokens the server answers only to localhost, to an address or to a name without dots";
+        let message = "without tokens the server answers only to an address, or a name without dots or below localhost or internal";
         reply::error(&ApiError::new(Reason::Forbidden, message))
     } else {
         next.run(request).await
@@ -97,12 +97,14 @@ fn is_of_another_site(request: &Request) -> bool {
 }
 
 /// Anybody can have a name in the DNS point at this host and make a browser believe that his page and we are one site. A
-/// name without dots is in nobody's zone.
+/// name without dots is in nobody's zone, and neither are those that the DNS keeps free for private use (RFC 6761; ICANN on
+/// `.internal`): Docker gives the host the name `host.docker.internal`.
 fn is_by_another_name(request: &Request) -> bool {
     let Some(host) = host(request).and_then(|host| host.parse::<Authority>().ok()) else { return false };
     let name = host.host();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-    !address && name.contains('.')
+    let private = [".localhost", ".internal"].iter().any(|zone| name.trim_end_matches('.').ends_with(zone));
+    !address && !private && name.contains('.')
 }
 
 fn host(request: &Request) -> Option<&str> {
@@ -152,6 +154,9 @@ mod tests {
     #[case("[::1]:6410", false)]
     #[case("localhost:6410", false)]
     #[case("orchestrator", false)]
+    #[case("host.docker.internal:6410", false)]
+    #[case("gaia.localhost", false)]
+    #[case("internal.rebound.example", true)]
     #[case("rebound.example:6410", true)]
     #[case("127.0.0.1.rebound.example", true)]
     fn names_that_anybody_can_have_are_known(#[case] host: &str, #[case] foreign: bool) {
