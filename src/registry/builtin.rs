@@ -10,7 +10,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use super::{
-    ApiError, Kind,
+    ApiError, Kind, definitions,
     kinds::Column,
     metadata,
     schema::{ListType, Node},
@@ -129,21 +129,6 @@ fn crds() -> Kind {
     }
 }
 
-/// The status of a definition that is served.
-pub fn established(definition: &Value, now: &Value) -> Value {
-    let condition = |type_: &str, reason: &str, message: &str| json!({"type": type_, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message});
-    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
-    let stored: Vec<&Value> = versions.filter(|v| v["storage"] == true).map(|v| &v["name"]).collect();
-    json!({
-        "acceptedNames": definition["spec"]["names"],
-        "storedVersions": stored,
-        "conditions": [
-            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-        ],
-    })
-}
-
 fn finish(mut kind: Kind) -> Result<Kind, String> {
     kind.list_kind = format!("{}List", kind.kind);
     annotate(&mut kind);
@@ -223,6 +208,8 @@ pub fn complete(kind: &Kind, object: &mut Value) {
         complete_namespace(object);
     } else if kind.is("", "Secret") {
         complete_secret(object);
+    } else if definitions::is(kind) {
+        definitions::complete(object);
     } else if let (true, Some(map)) = (kind.is("", "Event"), object.as_object_mut()) {
         // Required in core form; an event about nothing in particular may leave it out in the other.
         map.entry("involvedObject").or_insert_with(|| json!({}));

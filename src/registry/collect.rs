@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    ApiError, ApiResult, DeleteOptions, Deleted, Kind, ObjectName, Reason, Registry, WriteOptions,
+    ApiError, ApiResult, DeleteOptions, Deleted, Kind, ObjectName, Reason, Registry, WriteOptions, definitions,
     delete::{FOREGROUND, ORPHAN},
     metadata, store_error,
     write::Edited,
@@ -103,6 +103,8 @@ impl Registry {
                 done += self.delete_dependents(found, dependents).await?;
             } else if found.kind.is("", "Namespace") && metadata::is_deleting(&found.version.object) {
                 done += self.empty_namespace(found, &all).await?;
+            } else if definitions::is(&found.kind) && found.has_finalizer(definitions::FINALIZER) {
+                done += self.clear_definition(found, &all).await?;
             } else if is_abandoned(found, &uids) {
                 done += self.remove(found).await?;
             }
@@ -166,6 +168,22 @@ impl Registry {
                     }
                 })
                 .await?;
+        }
+        Ok(done)
+    }
+
+    /// A definition goes after its objects, and the kind with it.
+    async fn clear_definition(&self, definition: &Found, all: &[Found]) -> ApiResult<usize> {
+        let spec = &definition.version.object["spec"];
+        let of_kind = |f: &&Found| spec["group"] == *f.kind.group && spec["names"]["plural"] == *f.kind.plural;
+        let objects = || all.iter().filter(of_kind);
+        let mut done = 0;
+        for found in objects().filter(|f| !metadata::is_deleting(&f.version.object)) {
+            done += self.remove(found).await?;
+        }
+        if done == 0 && objects().next().is_none() {
+            done += self.drop_finalizer(definition, definitions::FINALIZER).await?;
+            self.settle_definition(&definition.name().name).await?;
         }
         Ok(done)
     }

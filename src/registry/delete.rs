@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiError, ApiResult, DeleteOptions, Deleted, Kind, ObjectName, Propagation, Registry, WriteOptions, builtin,
-    events, metadata, store_error,
+    definitions, events, metadata, store_error,
 };
 use crate::store::{StoreError, Version};
 
@@ -26,13 +26,27 @@ impl Registry {
         if stored.is("", "Namespace") && PROTECTED.contains(&&*name.name) {
             return Err(ApiError::forbidden(kind, &name.name, "this namespace may not be deleted"));
         }
-        if stored.is(builtin::EXTENSIONS, "CustomResourceDefinition") && self.kinds().defines(&name.name) {
-            return Err(ApiError::forbidden(kind, &name.name, "kinds cannot be removed while the server runs"));
+        if definitions::is(&stored) && self.kinds().defines(&name.name) {
+            return Err(ApiError::forbidden(kind, &name.name, "this kind is part of gaia"));
         }
+        let deleted = self.delete_object(kind, &stored, name, options).await?;
+        if definitions::is(&stored) && !options.dry_run {
+            self.settle_definition(&name.name).await?;
+        }
+        Ok(deleted)
+    }
+
+    async fn delete_object(
+        &self,
+        kind: &Kind,
+        stored: &Kind,
+        name: &ObjectName,
+        options: &DeleteOptions,
+    ) -> ApiResult<Deleted> {
         for _ in 0..MAX_ATTEMPTS {
             let live = self.live(kind, name).await?;
             check_preconditions(kind, &live, options)?;
-            match self.delete_version(&stored, &live, options).await {
+            match self.delete_version(stored, &live, options).await {
                 Ok(Deleted::Gone(version)) => return Ok(Deleted::Gone(events::shown(kind, version))),
                 Ok(Deleted::Pending(version)) => return Ok(Deleted::Pending(events::shown(kind, version))),
                 Err(StoreError::Conflict(_)) => {}

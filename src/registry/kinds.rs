@@ -1,12 +1,13 @@
 //! Which kinds there are, read from CustomResourceDefinitions: ours at start-up, others at run time.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_cel::RootContext;
 use serde_json::Value;
 
 use super::{ApiError, Reason, builtin, cel::Rules, schema::Node};
+use crate::store::Revision;
 
 /// One served version of one kind.
 #[derive(Debug)]
@@ -32,8 +33,12 @@ pub struct Kind {
     pub columns: Vec<Column>,
     /// JSONPaths usable in field selectors beside metadata.name and metadata.namespace, `.spec.active`.
     pub selectable_fields: Vec<String>,
+    /// Where the `scale` subresource finds its numbers; none: there is no such subresource.
+    pub scale: Option<Scale>,
     /// Served by us without a CustomResourceDefinition (Namespace, Event, …).
     pub builtin: bool,
+    /// Of a definition that a client brought at run time.
+    pub added: bool,
     /// Not the form it is stored in: `events.k8s.io/v1` Events are kept as core `v1` Events.
     pub(super) view: bool,
     /// `schema`, with what every object has: apiVersion, kind, metadata.
@@ -52,6 +57,15 @@ pub struct Column {
     /// Above 0: only with `-o wide`.
     pub priority: i32,
     pub json_path: String,
+}
+
+/// `subresources.scale`: paths into an object, `.spec.replicas`.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    pub spec_replicas: String,
+    pub status_replicas: String,
+    /// Of a label selector as text.
+    pub selector: Option<String>,
 }
 
 impl Kind {
@@ -84,6 +98,19 @@ fn qualified(name: &str, group: &str) -> String {
 pub struct Kinds {
     all: Arc<Vec<Arc<Kind>>>,
     crds: Arc<Vec<CustomResourceDefinition>>,
+    /// By the names of their definitions.
+    added: Arc<BTreeMap<String, Added>>,
+}
+
+/// A kind of a definition that was brought at run time, and which version of the definition it was read from.
+#[derive(Debug, Clone)]
+pub(super) struct Added {
+    pub kind: Arc<Kind>,
+    pub uid: String,
+    pub generation: i64,
+    pub revision: Revision,
+    /// Its objects are being removed: there may come no new ones.
+    pub terminating: bool,
 }
 
 impl Kinds {
@@ -98,7 +125,30 @@ impl Kinds {
                 ApiError::new(Reason::Invalid, format!("{what} {name:?} is invalid: {why}"))
             })?);
         }
-        Ok(Self { all: Arc::new(all.into_iter().map(Arc::new).collect()), crds: Arc::new(crds.to_vec()) })
+        let all = Arc::new(all.into_iter().map(Arc::new).collect());
+        Ok(Self { all, crds: Arc::new(crds.to_vec()), added: Arc::default() })
+    }
+
+    /// These, with what `name` defines as in `added` or, given none, without it.
+    pub(super) fn with(&self, name: &str, added: Option<Added>) -> Self {
+        let mut brought = (*self.added).clone();
+        match added {
+            Some(added) => brought.insert(name.to_owned(), added),
+            None => brought.remove(name),
+        };
+        let ours = self.all.iter().filter(|kind| !kind.added).cloned();
+        let all = ours.chain(brought.values().map(|added| Arc::clone(&added.kind))).collect();
+        Self { all: Arc::new(all), crds: Arc::clone(&self.crds), added: Arc::new(brought) }
+    }
+
+    /// What the definition of this name brought, if it is served.
+    pub(super) fn added(&self, name: &str) -> Option<&Added> {
+        self.added.get(name)
+    }
+
+    /// Are both the same set of kinds? Then whatever was made of the one still holds.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.all, &other.all)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Kind>> {
@@ -130,7 +180,7 @@ impl Kinds {
 }
 
 /// Several served versions of one kind would need conversion, which is not there.
-fn from_crd(crd: &CustomResourceDefinition) -> Result<Kind, String> {
+pub(super) fn from_crd(crd: &CustomResourceDefinition) -> Result<Kind, String> {
     let spec = &crd.spec;
     let mut served = spec.versions.iter().filter(|v| v.served);
     let (Some(version), None) = (served.next(), served.next()) else {
@@ -159,6 +209,11 @@ fn from_crd(crd: &CustomResourceDefinition) -> Result<Kind, String> {
         categories: names.categories.clone().unwrap_or_default(),
         namespaced: spec.scope == "Namespaced",
         has_status: version.subresources.as_ref().is_some_and(|s| s.status.is_some()),
+        scale: version.subresources.as_ref().and_then(|s| s.scale.as_ref()).map(|scale| Scale {
+            spec_replicas: scale.spec_replicas_path.clone(),
+            status_replicas: scale.status_replicas_path.clone(),
+            selector: scale.label_selector_path.clone(),
+        }),
         columns: columns.collect(),
         selectable_fields: version.selectable_fields.iter().flatten().map(|f| f.json_path.clone()).collect(),
         ..Kind::with_schema(schema)
@@ -183,7 +238,9 @@ impl Kind {
             schema,
             columns: Vec::new(),
             selectable_fields: Vec::new(),
+            scale: None,
             builtin: false,
+            added: false,
             view: false,
             root: Node::default(),
             rules: Rules::default(),

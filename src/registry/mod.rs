@@ -7,6 +7,7 @@ mod apply;
 mod builtin;
 mod cel;
 mod collect;
+mod definitions;
 mod delete;
 pub mod error;
 mod events;
@@ -95,7 +96,7 @@ pub enum Patch {
     Merge(Value),
     /// RFC 6902, with `test … null` of an absent path holding as in evanphx/json-patch.
     Json(json_patch::Patch),
-    /// Only for built-in kinds: a merge patch whose `$…` directives are dropped.
+    /// Only for built-in kinds: a merge patch that knows how lists merge.
     Strategic(Value),
     /// Server-side apply.
     Apply(Value),
@@ -167,6 +168,23 @@ pub struct List {
     pub remaining: Option<usize>,
 }
 
+/// The kind in whose form an object is kept.
+enum Stored<'k> {
+    Itself(&'k Kind),
+    Core(Arc<Kind>),
+}
+
+impl std::ops::Deref for Stored<'_> {
+    type Target = Kind;
+
+    fn deref(&self) -> &Kind {
+        match self {
+            Stored::Itself(kind) => kind,
+            Stored::Core(kind) => kind,
+        }
+    }
+}
+
 /// The one door to the store.
 pub struct Registry {
     store: Arc<dyn Store>,
@@ -202,6 +220,7 @@ impl Registry {
             Arc::new(Self { store, kinds: RwLock::new(Arc::new(kinds)), clock, ids, pages: read::Pages::default() });
         registry.make_namespaces().await?;
         registry.make_definitions().await?;
+        registry.settle_all_definitions().await?;
         Ok(registry)
     }
 
@@ -235,18 +254,11 @@ impl Registry {
         let options = WriteOptions { field_manager: SELF.to_owned(), ..WriteOptions::default() };
         match self.get(kind, &name).await {
             Ok(live) if is_established_by(&live.object, &digest) => return Ok(()),
-            Ok(_) => self.update(kind, &name, definition.clone(), &options).await?,
-            Err(error) if error.reason == Reason::NotFound => {
-                self.create(kind, None, definition.clone(), &options).await?
-            }
+            Ok(_) => self.update(kind, &name, definition, &options).await?,
+            Err(error) if error.reason == Reason::NotFound => self.create(kind, None, definition, &options).await?,
             Err(error) => return Err(error),
         };
-        let live = self.get(kind, &name).await?;
-        let mut established = live.object.clone();
-        established["status"] = builtin::established(&definition, &metadata::timestamp(self.clock.now()));
-        let options = WriteOptions { subresource: Subresource::Status, ..options };
-        self.update(kind, &name, established, &options).await?;
-        Ok(())
+        self.write_conditions(kind, &name.name, &definitions::Standing::served()).await
     }
 
     fn builtin(&self, group: &str, kind: &str) -> ApiResult<Arc<Kind>> {
@@ -254,17 +266,30 @@ impl Registry {
         found.ok_or_else(|| ApiError::internal(format!("built-in kind {kind} is missing")))
     }
 
-    /// The kind in whose form objects of `kind` are stored.
-    fn stored(&self, kind: &Kind) -> Arc<Kind> {
-        let group = if kind.view { "" } else { &kind.group };
-        let found = self.kinds().by_kind(group, &kind.version, &kind.kind);
-        found.expect("a Kind is only made by Kinds, and the registry serves what it was opened with")
+    /// The kind in whose form objects of `kind` are stored. A kind that is no longer served is as good as ever for the
+    /// request that has it in hand.
+    fn stored<'k>(&self, kind: &'k Kind) -> Stored<'k> {
+        if !kind.view {
+            return Stored::Itself(kind);
+        }
+        let core = self.kinds().by_kind("", &kind.version, &kind.kind);
+        Stored::Core(core.expect("the core kind of every view is built in"))
     }
 
-    /// The kinds served now (CRDs may be added at run time later: take a fresh one per request).
+    /// The kinds served now. Definitions come and go at run time: take a fresh one per request.
     pub fn kinds(&self) -> Arc<Kinds> {
         // Kinds are replaced whole: a panic elsewhere cannot have left them half done.
         Arc::clone(&self.kinds.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Swaps the kinds served for others, unless `next` sees nothing to change. True when it was done.
+    fn replace_kinds(&self, next: impl Fn(&Kinds) -> Option<Kinds>) -> bool {
+        let mut kinds = self.kinds.write().unwrap_or_else(PoisonError::into_inner);
+        match next(&kinds) {
+            Some(next) => *kinds = Arc::new(next),
+            None => return false,
+        }
+        true
     }
 
     /// The store itself, for reading only (all-kinds watches of /ws/watch, revision).

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, Taken, WriteOptions,
-    Written, apply, builtin, events, fields::FieldError, metadata, nesting, patch, schema, store_error,
+    Written, apply, builtin, definitions, events, fields::FieldError, metadata, nesting, patch, schema, store_error,
 };
 use crate::store::{Key, Revision, StoreError, Version};
 
@@ -25,6 +25,17 @@ pub(super) struct Edited {
 
 impl Registry {
     pub async fn create(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        object: Value,
+        options: &WriteOptions,
+    ) -> ApiResult<Written> {
+        let written = self.create_object(kind, namespace, object, options).await?;
+        self.settled(kind, written, options).await
+    }
+
+    async fn create_object(
         &self,
         kind: &Kind,
         namespace: Option<&str>,
@@ -60,12 +71,9 @@ impl Registry {
         options: &WriteOptions,
         warnings: Vec<String>,
     ) -> ApiResult<Written> {
-        check(stored, &object, None)?;
+        self.check_not_terminating(stored)?;
+        self.check(stored, &object, None)?;
         let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
-        if stored.is(builtin::EXTENSIONS, "CustomResourceDefinition") && !self.kinds().defines(&name) {
-            // It would be stored and not served.
-            return Err(ApiError::forbidden(kind, &name, "kinds cannot be added while the server runs"));
-        }
         let key = Key::new(&stored.group, &stored.plural, namespace.as_deref(), &name);
         let version = if options.dry_run {
             if self.store.get(&key).await.map_err(|e| store_error(stored, &name, e))?.is_some() {
@@ -93,7 +101,8 @@ impl Registry {
         let warnings = conform(kind, &mut object, options.field_validation, &decoding_prefix(kind))?;
         let object = if kind.view { events::to_stored(object) } else { object };
         let edit = |_: &Value| Ok(Edited { object: object.clone(), warnings: warnings.clone(), recorded: None });
-        self.change(kind, &name, options, edit).await
+        let written = self.change(kind, &name, options, edit).await?;
+        self.settled(kind, written, options).await
     }
 
     /// Retries internally when another writer comes between, unless the patch itself names a resourceVersion.
@@ -104,10 +113,20 @@ impl Registry {
         patch: Patch,
         options: &WriteOptions,
     ) -> ApiResult<Written> {
-        let patch = match patch {
-            Patch::Apply(config) => return self.apply(kind, name, config, options).await,
-            plain => plain,
+        let written = match patch {
+            Patch::Apply(config) => self.apply(kind, name, config, options).await?,
+            plain => self.patch_object(kind, name, plain, options).await?,
         };
+        self.settled(kind, written, options).await
+    }
+
+    async fn patch_object(
+        &self,
+        kind: &Kind,
+        name: &ObjectName,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> ApiResult<Written> {
         self.change(kind, name, options, |live| {
             let mut before = events::shown_object(kind, live);
             // What an older binary knew and stored is not the client's mistake.
@@ -222,8 +241,22 @@ impl Registry {
             Some(taken) => taken,
             None => apply::record_update(kind, Some(live), &mut object, options, self.clock.now()),
         };
-        check(kind, &object, Some(live))?;
+        self.check(kind, &object, Some(live))?;
         Ok((object, taken))
+    }
+
+    /// Structure first; rules only on what has the right shape, as they may assume it.
+    fn check(&self, kind: &Kind, object: &Value, old: Option<&Value>) -> ApiResult<()> {
+        let name = metadata::text(object, "name").unwrap_or_default();
+        let mut errors: Vec<FieldError> = metadata::validate(kind, object, old);
+        errors.extend(schema::validate(object, &kind.root));
+        if errors.is_empty() {
+            errors = kind.rules.check(object, old, &kind.root);
+        }
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(kind, name, errors));
+        }
+        if definitions::is(kind) { self.check_definition(kind, object, old) } else { Ok(()) }
     }
 
     /// An unchanged object is not put: its revision stays. One that is being deleted goes with its last finalizer.
@@ -384,15 +417,4 @@ fn split(kind: &Kind, live: &Value, mut object: Value, subresource: Subresource,
             changed
         }
     }
-}
-
-/// Structure first; rules only on what has the right shape, as they may assume it.
-fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> ApiResult<()> {
-    let name = metadata::text(object, "name").unwrap_or_default();
-    let mut errors: Vec<FieldError> = metadata::validate(kind, object, old);
-    errors.extend(schema::validate(object, &kind.root));
-    if errors.is_empty() {
-        errors = kind.rules.check(object, old, &kind.root);
-    }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind, name, errors)) }
 }

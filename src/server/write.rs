@@ -56,7 +56,7 @@ pub async fn patch(call: &Call<'_>, name: &ObjectName, body: Body) -> ApiResult<
     answer(call, status, &written, warnings).await
 }
 
-async fn decode_patch(
+pub async fn decode_patch(
     call: &Call<'_>,
     media: &str,
     body: Body,
@@ -151,7 +151,7 @@ async fn answer(
     Ok(reply::with_warnings(response, &warnings))
 }
 
-fn write_options(call: &Call<'_>, options: &str) -> ApiResult<WriteOptions> {
+pub fn write_options(call: &Call<'_>, options: &str) -> ApiResult<WriteOptions> {
     Ok(WriteOptions {
         field_manager: field_manager(call.params, call.headers, options)?,
         dry_run: call.params.dry_run(options)?,
@@ -163,9 +163,9 @@ fn write_options(call: &Call<'_>, options: &str) -> ApiResult<WriteOptions> {
 
 /// Upstream only warns a client that does not say. On our kinds a field that we do not know is a mistake: `kubectl patch`
 /// and curl, which say nothing, must not be told that all is well. Of the built-in kinds we know a part, and clients send
-/// the rest in good faith.
+/// the rest in good faith; and whoever brings a kind of their own expects upstream's ways.
 pub fn unsaid_validation(kind: &Kind) -> FieldValidation {
-    if kind.builtin { FieldValidation::Warn } else { FieldValidation::Strict }
+    if kind.builtin || kind.added { FieldValidation::Warn } else { FieldValidation::Strict }
 }
 
 /// The one the client names, or the first word of its User-Agent.

@@ -1,5 +1,6 @@
 //! The registry as its callers see it, over the embedded store in memory.
 
+mod definitions;
 mod deletes;
 mod patch;
 mod reads;
