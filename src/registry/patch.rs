@@ -3,7 +3,10 @@
 use json_patch::{PatchOperation, jsonptr::Pointer};
 use serde_json::Value;
 
-use super::{ApiError, ApiResult, Kind, Patch, Reason, metadata, nesting};
+use super::{
+    ApiError, ApiResult, Kind, Patch, Reason, metadata, nesting,
+    schema::{ListType, Node},
+};
 
 /// As upstream: a patch of a few lines must not grow an object without bound.
 const MOST_OPERATIONS: usize = 10_000;
@@ -21,9 +24,7 @@ pub fn apply(kind: &Kind, mut object: Value, patch: &Patch) -> ApiResult<Value> 
                 return Err(unsupported_strategic());
             }
             must_be_object(patch)?;
-            let mut patch = patch.clone();
-            drop_directives(&mut patch);
-            json_patch::merge(&mut object, &patch);
+            strategic(&mut object, patch, Some(&kind.root));
         }
         Patch::Json(patch) => {
             if patch.0.len() > MOST_OPERATIONS {
@@ -53,16 +54,72 @@ fn unsupported_strategic() -> ApiError {
     ApiError::new(Reason::UnsupportedMediaType, MESSAGE)
 }
 
-/// `$setElementOrder/…`, `$patch`, `$retainKeys`: orders and deletions within lists, which for the kinds served are
-/// replaced whole.
-fn drop_directives(patch: &mut Value) {
+/// A merge patch that knows how lists merge: sets are united, lists with keys merge item by item; directives remove. The order
+/// that `$setElementOrder/…` wishes is not kept: none of these lists has one.
+fn strategic(object: &mut Value, patch: &Value, node: Option<&Node>) {
+    const REMOVED: &str = "$deleteFromPrimitiveList/";
+    let (Value::Object(patch), true) = (patch, object.is_object()) else {
+        *object = without_directives(patch);
+        return;
+    };
+    let Some(map) = object.as_object_mut() else { return };
+    if patch.get("$patch").is_some_and(|directive| directive == "replace") {
+        map.clear();
+    }
+    for (name, wish) in patch {
+        if let Some(list) = name.strip_prefix(REMOVED) {
+            let gone = wish.as_array().map(Vec::as_slice).unwrap_or_default();
+            let items = map.get_mut(list).and_then(Value::as_array_mut);
+            items.into_iter().for_each(|items| items.retain(|item| !gone.contains(item)));
+        } else if name.starts_with('$') {
+        } else if wish.is_null() || wish["$patch"] == "delete" {
+            map.remove(name);
+        } else {
+            let below = node.and_then(|node| node.field(name));
+            let there = map.entry(name.clone()).or_insert(Value::Null);
+            match (there, wish) {
+                (Value::Array(there), Value::Array(wish)) => merge_list(there, wish, below),
+                (there, wish) => strategic(there, wish, below),
+            }
+        }
+    }
+}
+
+fn merge_list(there: &mut Vec<Value>, wish: &[Value], node: Option<&Node>) {
+    let replaces = |item: &Value| item["$patch"] == "replace" && item.as_object().is_some_and(|item| item.len() == 1);
+    match node.map(|node| &node.list) {
+        Some(ListType::Set) => {
+            for item in wish {
+                if !there.contains(item) {
+                    there.push(item.clone());
+                }
+            }
+        }
+        Some(ListType::Map(keys)) if !wish.iter().any(replaces) => {
+            for item in wish {
+                let same = |other: &Value| keys.iter().all(|key| other[key] == item[key]);
+                match there.iter().position(same) {
+                    Some(at) if item["$patch"] == "delete" => drop(there.remove(at)),
+                    Some(at) => strategic(&mut there[at], item, node.and_then(|node| node.items.as_deref())),
+                    None if item["$patch"] == "delete" => {}
+                    None => there.push(without_directives(item)),
+                }
+            }
+        }
+        Some(ListType::Map(_) | ListType::Atomic) | None => {
+            *there = wish.iter().filter(|item| !replaces(item)).map(without_directives).collect();
+        }
+    }
+}
+
+fn without_directives(patch: &Value) -> Value {
     match patch {
         Value::Object(map) => {
-            map.retain(|key, _| !key.starts_with('$'));
-            map.values_mut().for_each(drop_directives);
+            let kept = map.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null());
+            Value::Object(kept.map(|(name, value)| (name.clone(), without_directives(value))).collect())
         }
-        Value::Array(list) => list.iter_mut().for_each(drop_directives),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Array(list) => Value::Array(list.iter().map(without_directives).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => patch.clone(),
     }
 }
 

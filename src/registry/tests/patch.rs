@@ -51,6 +51,7 @@ fn strategic_patches_are_for_builtin_kinds() {
     assert!(error.message.starts_with("the body of the request was in an unknown format - accepted media types"));
 }
 
+<<<<<<< HEAD
 /// Before the bounds each of the first three took the process down: by its memory, or by its stack.
 #[rstest]
 #[case::doubled(doubling(), 413, "The allowed maximum that a JSON patch copies is 3145728 bytes")]
@@ -84,4 +85,36 @@ fn nesting() -> Vec<Value> {
 /// `{"b": {"b": …}}`
 fn nested(levels: usize) -> Value {
     (1..levels).fold(json!({}), |inner, _| json!({"b": inner}))
+=======
+#[rstest]
+#[case::sets_are_united(
+    json!({"metadata": {"finalizers": ["a"]}}), json!({"metadata": {"finalizers": ["b", "a"]}}),
+    json!({"metadata": {"finalizers": ["a", "b"]}})
+)]
+#[case::members_are_removed_by_name(
+    json!({"metadata": {"finalizers": ["a", "b"]}}),
+    json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["b"]}}),
+    json!({"metadata": {"finalizers": ["b"]}})
+)]
+#[case::lists_with_keys_merge_item_by_item(
+    json!({"secrets": [{"name": "a", "uid": "1"}, {"name": "b"}]}),
+    json!({"secrets": [{"name": "a", "uid": "2"}, {"name": "b", "$patch": "delete"}, {"name": "c"}]}),
+    json!({"secrets": [{"name": "a", "uid": "2"}, {"name": "c"}]})
+)]
+#[case::a_list_is_replaced_on_demand(
+    json!({"secrets": [{"name": "a"}]}), json!({"secrets": [{"$patch": "replace"}, {"name": "c"}]}),
+    json!({"secrets": [{"name": "c"}]})
+)]
+#[case::a_map_is_replaced_on_demand(
+    json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}),
+    json!({"metadata": {"labels": {"b": "2"}}})
+)]
+#[case::null_removes(
+    json!({"metadata": {"labels": {"a": "1", "b": "2"}}}), json!({"metadata": {"labels": {"a": null}}}),
+    json!({"metadata": {"labels": {"b": "2"}}})
+)]
+fn strategic_patches_know_how_lists_merge(#[case] object: Value, #[case] patch: Value, #[case] expected: Value) {
+    let made = apply(&kind("", "v1", "ServiceAccount"), object, &Patch::Strategic(patch));
+    assert_eq!(made.expect("a patch"), expected);
+>>>>>>> e13a20f (registry: merge lists in strategic patches)
 }
