@@ -19,7 +19,7 @@ use super::{
     metadata, store_error,
     write::Edited,
 };
-use crate::store::{Change, ChangeKind, Prefix, Revision, StoreError, Version};
+use crate::store::{Change, ChangeKind, Prefix, Revision, Snapshot, StoreError, Version};
 
 const COLLECTOR: &str = "gaia-garbage-collector";
 /// A pass without news, for what a watch could not tell (a failed pass).
@@ -86,8 +86,10 @@ impl Registry {
 
     /// One pass; answers how many objects it changed or removed. Zero: there is nothing left to do.
     pub async fn collect_garbage(&self) -> ApiResult<usize> {
-        let all = self.everything().await?;
-        let uids: BTreeSet<&str> = all.iter().map(Found::uid).collect();
+        let snapshot = self.everything().await?;
+        let all = self.of_served_kinds(&snapshot);
+        // An owner counts whether its kind is served or not.
+        let uids: BTreeSet<&str> = snapshot.items.iter().filter_map(|v| metadata::text(&v.object, "uid")).collect();
         let mut by_owner: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
         for found in &all {
             for uid in found.owners().filter_map(|o| o["uid"].as_str()) {
@@ -113,18 +115,21 @@ impl Registry {
     }
 
     /// At one revision: an owner and what it owns may be made while we look, and nothing must look abandoned for that.
-    async fn everything(&self) -> ApiResult<Vec<Found>> {
+    async fn everything(&self) -> ApiResult<Snapshot> {
         let namespaces = self.builtin("", "Namespace")?;
-        let snapshot = self.store.list(&Prefix::all()).await.map_err(|e| store_error(&namespaces, "", e))?;
+        self.store.list(&Prefix::all()).await.map_err(|e| store_error(&namespaces, "", e))
+    }
+
+    fn of_served_kinds(&self, snapshot: &Snapshot) -> Vec<Found> {
         let kinds = self.kinds();
         let stored: BTreeMap<(&str, &str), &Arc<Kind>> =
             kinds.iter().filter(|k| !k.view).map(|k| ((&*k.group, &*k.plural), k)).collect();
-        let found = snapshot.items.into_iter().filter_map(|version| {
+        let found = snapshot.items.iter().filter_map(|version| {
             let mut parts = version.key.as_str().splitn(3, '/');
             let kind = Arc::clone(stored.get(&(parts.next()?, parts.next()?))?);
-            Some(Found { kind, version })
+            Some(Found { kind, version: Arc::clone(version) })
         });
-        Ok(found.collect())
+        found.collect()
     }
 
     /// The dependents lose their owner, then the owner its finalizer.

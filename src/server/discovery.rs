@@ -161,6 +161,12 @@ pub fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value>
                 "kind": kind.kind, "verbs": STATUS_VERBS,
             }));
         }
+        if kind.scale.is_some() {
+            resources.push(json!({
+                "name": format!("{}/scale", kind.plural), "singularName": "", "namespaced": kind.namespaced,
+                "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": STATUS_VERBS,
+            }));
+        }
     }
     for review in &members.reviews {
         resources.push(json!({
@@ -205,9 +211,16 @@ fn aggregated_resources(members: &Members<'_>) -> Vec<Value> {
             "singularResource": kind.singular, "verbs": VERBS, "shortNames": kind.short_names,
             "categories": kind.categories,
         });
+        let mut below = Vec::new();
         if kind.has_status {
-            resource["subresources"] =
-                json!([{"subresource": "status", "responseKind": response_kind, "verbs": STATUS_VERBS}]);
+            below.push(json!({"subresource": "status", "responseKind": response_kind, "verbs": STATUS_VERBS}));
+        }
+        if kind.scale.is_some() {
+            let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+            below.push(json!({"subresource": "scale", "responseKind": scale, "verbs": STATUS_VERBS}));
+        }
+        if !below.is_empty() {
+            resource["subresources"] = json!(below);
         }
         resource
     });

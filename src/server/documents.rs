@@ -1,5 +1,7 @@
 //! Everything that is read and is no object: version, health, metrics, discovery, OpenAPI.
 
+use std::sync::Arc;
+
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
@@ -14,12 +16,20 @@ use super::{
     path::Target,
     query::Params,
     reply,
+    shelf::{Document, Shelf},
 };
 use crate::registry::{ApiError, ApiResult, Kinds, Reason};
 
 /// Answers a GET of a document.
-pub fn answer(state: &ServerState, target: &Target, params: &Params, headers: &HeaderMap) -> ApiResult<Response> {
+pub fn answer(
+    state: &ServerState,
+    shelf: &Shelf,
+    target: &Target,
+    params: &Params,
+    headers: &HeaderMap,
+) -> ApiResult<Response> {
     let kinds = state.registry.kinds();
+    let library = Library { shelf, kinds: &kinds, headers };
     match target {
         Target::Version => Ok(reply::json(StatusCode::OK, &version())),
         Target::Healthz | Target::Livez => Ok(health::answer("livez", &state.readiness.live(), params)),
@@ -32,21 +42,15 @@ pub fn answer(state: &ServerState, target: &Target, params: &Params, headers: &H
             Ok(health::answer("readyz", &checks, params))
         }
         Target::Metrics => metrics(state),
-        Target::LegacyVersions => discover(headers, &kinds, true, discovery::legacy_versions),
-        Target::Groups => discover(headers, &kinds, false, discovery::group_list),
-        Target::Group(group) => found(discovery::group(&kinds, group)),
-        Target::GroupVersion { group, version } => found(discovery::resource_list(&kinds, group, version)),
-        Target::OpenApiV2 if negotiate::only_openapi_protobuf(headers) => {
-            // With a dot where the client asks with an `@`, as upstream: Go's parser of media types refuses the `@`.
-            let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-            Ok(vary(reply::bytes(StatusCode::OK, media, openapi_protobuf::encode(&openapi::v2(&kinds)))))
+        Target::LegacyVersions => library.discover("api", true, discovery::legacy_versions),
+        Target::Groups => library.discover("apis", false, discovery::group_list),
+        Target::Group(group) => library.json(&format!("apis/{group}"), || discovery::group(&kinds, group)),
+        Target::GroupVersion { group, version } => {
+            library.json(&format!("apis/{group}/{version}"), || discovery::resource_list(&kinds, group, version))
         }
-        Target::OpenApiV2 => {
-            negotiate::objects(headers)?;
-            Ok(vary(reply::json(StatusCode::OK, &openapi::v2(&kinds))))
-        }
-        Target::OpenApiV3Index => Ok(reply::json(StatusCode::OK, &openapi::index(&kinds))),
-        Target::OpenApiV3 { group, version } => openapi_v3(&kinds, group, version, params),
+        Target::OpenApiV2 => library.openapi_v2(),
+        Target::OpenApiV3Index => library.json("openapi/v3", || Some(library.openapi_index())),
+        Target::OpenApiV3 { group, version } => library.openapi_v3(group, version, params),
         Target::Root | Target::WebSocketWatch | Target::SseWatch | Target::Resource(_) | Target::Unknown => {
             Err(not_found())
         }
@@ -96,41 +100,74 @@ fn metrics(state: &ServerState) -> ApiResult<Response> {
     Ok(reply::bytes(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }
 
-fn discover(headers: &HeaderMap, kinds: &Kinds, core: bool, legacy: fn(&Kinds) -> Value) -> ApiResult<Response> {
-    let response = match negotiate::discovery(headers)? {
-        Discovery::Legacy => reply::json(StatusCode::OK, &legacy(kinds)),
-        Discovery::Aggregated(version) => {
-            let media = match version {
-                "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-                _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-            };
-            reply::bytes(StatusCode::OK, media, discovery::aggregated(kinds, core, version).to_string())
-        }
-    };
-    Ok(vary(response))
+const JSON: &str = "application/json";
+
+/// The documents about one set of kinds, for one request.
+struct Library<'a> {
+    shelf: &'a Shelf,
+    kinds: &'a Kinds,
+    headers: &'a HeaderMap,
 }
 
-fn found(document: Option<Value>) -> ApiResult<Response> {
-    document.map(|document| reply::json(StatusCode::OK, &document)).ok_or_else(not_found)
-}
-
-/// A document asked for by its hash may be kept for ever; asked for by another one it has moved.
-fn openapi_v3(kinds: &Kinds, group: &str, version: &str, params: &Params) -> ApiResult<Response> {
-    let text = openapi::group_version(kinds, group, version).ok_or_else(not_found)?.to_string();
-    let hash = openapi::hash(text.as_bytes());
-    let cache = match params.filled("hash") {
-        Some(asked) if asked == hash => "public, immutable",
-        Some(_) | None => "no-cache, private",
-    };
-    let mut response = reply::bytes(StatusCode::OK, "application/json", text);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    if let Ok(etag) = HeaderValue::try_from(format!("\"{hash}\"")) {
-        response.headers_mut().insert(header::ETAG, etag);
+impl Library<'_> {
+    fn json(&self, name: &str, make: impl FnOnce() -> Option<Value>) -> ApiResult<Response> {
+        let document = self.shelf.get(self.kinds, name, || make().map(|value| value.to_string()));
+        document.map(|document| document.answer(JSON, self.headers)).ok_or_else(not_found)
     }
-    Ok(vary(response))
-}
 
-fn vary(mut response: Response) -> Response {
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
-    response
+    fn discover(&self, name: &str, core: bool, legacy: fn(&Kinds) -> Value) -> ApiResult<Response> {
+        let (media, version) = match negotiate::discovery(self.headers)? {
+            Discovery::Legacy => return self.json(name, || Some(legacy(self.kinds))),
+            Discovery::Aggregated("v2") => {
+                ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", "v2")
+            }
+            Discovery::Aggregated(_) => {
+                ("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", "v2beta1")
+            }
+        };
+        let make = || Some(discovery::aggregated(self.kinds, core, version).to_string());
+        let document = self.shelf.get(self.kinds, &format!("{name} {version}"), make);
+        document.map(|document| document.answer(media, self.headers)).ok_or_else(not_found)
+    }
+
+    fn openapi_v2(&self) -> ApiResult<Response> {
+        if !negotiate::only_openapi_protobuf(self.headers) {
+            negotiate::objects(self.headers)?;
+            return self.json("openapi/v2", || Some(openapi::v2(self.kinds)));
+        }
+        // With a dot where the client asks with an `@`, as upstream: Go's parser of media types refuses the `@`.
+        let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+        let make = || Some(openapi_protobuf::encode(&openapi::v2(self.kinds)));
+        let document = self.shelf.get(self.kinds, "openapi/v2 protobuf", make);
+        document.map(|document| document.answer(media, self.headers)).ok_or_else(not_found)
+    }
+
+    /// Where the document of each group-version is, with its hash in the address.
+    fn openapi_index(&self) -> Value {
+        let mut paths = Map::new();
+        for (group, version) in discovery::group_versions(self.kinds) {
+            let place = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            let Some(document) = self.group_version(&group, &version) else { continue };
+            let url = format!("/openapi/v3/{place}?hash={}", document.hash);
+            paths.insert(place, json!({"serverRelativeURL": url}));
+        }
+        json!({"paths": paths})
+    }
+
+    fn group_version(&self, group: &str, version: &str) -> Option<Arc<Document>> {
+        let make = || openapi::group_version(self.kinds, group, version).map(|document| document.to_string());
+        self.shelf.get(self.kinds, &format!("openapi/v3/{group}/{version}"), make)
+    }
+
+    /// A document asked for by its hash may be kept for ever; asked for by another one it has moved.
+    fn openapi_v3(&self, group: &str, version: &str, params: &Params) -> ApiResult<Response> {
+        let document = self.group_version(group, version).ok_or_else(not_found)?;
+        let cache = match params.filled("hash") {
+            Some(asked) if asked == document.hash => "public, immutable",
+            Some(_) | None => "no-cache, private",
+        };
+        let mut response = document.answer(JSON, self.headers);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+        Ok(response)
+    }
 }

@@ -22,8 +22,10 @@ mod query;
 mod reply;
 mod resources;
 mod reviews;
+mod scale;
 mod serve;
 mod shape;
+mod shelf;
 mod stated;
 mod table;
 mod watch;
@@ -59,6 +61,7 @@ use crate::{
 };
 use path::Target;
 use query::Params;
+use shelf::Shelf;
 
 /// What clients take us for.
 pub const GIT_VERSION: &str = "v1.32.0+gaia";
@@ -88,9 +91,13 @@ pub struct Guest {
     pub directory: Map<String, Value>,
 }
 
-/// The [`Guest`]'s part of `GET /`.
-#[derive(Clone)]
-struct Directory(Arc<Map<String, Value>>);
+/// What one router has beside the state.
+#[derive(Clone, Default)]
+struct Beside {
+    /// The [`Guest`]'s part of `GET /`.
+    directory: Arc<Map<String, Value>>,
+    shelf: Arc<Shelf>,
+}
 
 /// The API as a tower service: serve it, or put a `kube::Client` on top of it in this process.
 pub fn router(state: ServerState) -> Router {
@@ -101,8 +108,8 @@ pub fn router(state: ServerState) -> Router {
 pub fn with_guest(state: ServerState, guest: Guest) -> Router {
     let auth = middleware::from_fn_with_state(state.auth.clone(), auth::require);
     let counted = middleware::from_fn_with_state(state.metrics.clone(), count_guest);
-    let directory = Extension(Directory(Arc::new(guest.directory)));
-    let ours = Router::new().fallback(handle).layer(directory).with_state(state);
+    let beside = Extension(Beside { directory: Arc::new(guest.directory), shelf: Arc::default() });
+    let ours = Router::new().fallback(handle).layer(beside).with_state(state);
     guest.routes.layer(counted).merge(ours).layer(auth).layer(compression())
 }
 
@@ -123,7 +130,7 @@ fn compression() -> CompressionLayer<impl Predicate> {
     CompressionLayer::new().compress_when(tower_http::compression::predicate::SizeAbove::new(LARGE_BYTES).and(ends))
 }
 
-async fn handle(State(state): State<ServerState>, request: Request) -> Response {
+async fn handle(State(state): State<ServerState>, Extension(beside): Extension<Beside>, request: Request) -> Response {
     let started = Instant::now();
     let target = path::parse(request.uri().path());
     let params = Params::of(request.uri());
@@ -131,7 +138,7 @@ async fn handle(State(state): State<ServerState>, request: Request) -> Response 
     // Whatever is asked for in no form of ours is told in the words of either API.
     let nowhere = target == Target::Unknown;
     let answer = match params {
-        Ok(params) => dispatch(&state, target, params, request).await,
+        Ok(params) => dispatch(&state, &beside, target, params, request).await,
         Err(error) => Err(error),
     };
     let response = answer.unwrap_or_else(|error| {
@@ -145,17 +152,22 @@ async fn handle(State(state): State<ServerState>, request: Request) -> Response 
     response
 }
 
-async fn dispatch(state: &ServerState, target: Target, params: Params, request: Request) -> ApiResult<Response> {
+async fn dispatch(
+    state: &ServerState,
+    beside: &Beside,
+    target: Target,
+    params: Params,
+    request: Request,
+) -> ApiResult<Response> {
     match target {
         Target::Resource(path) => resources::handle(state, path, params, request).await,
         Target::WebSocketWatch => live::websocket(state, &params, request).await,
         Target::SseWatch => live::sse(state, &params, request.headers()).await,
         Target::Root if matches!(*request.method(), Method::GET | Method::HEAD) => {
-            let beside = request.extensions().get::<Directory>().map(|directory| (*directory.0).clone());
-            Ok(documents::root(&state.registry.kinds(), beside.unwrap_or_default()))
+            Ok(documents::root(&state.registry.kinds(), (*beside.directory).clone()))
         }
         document if matches!(*request.method(), Method::GET | Method::HEAD) => {
-            documents::answer(state, &document, &params, request.headers())
+            documents::answer(state, &beside.shelf, &document, &params, request.headers())
         }
         Target::Unknown => Err(not_found()),
         _ => Err(method_not_allowed()),

@@ -15,18 +15,6 @@ pub fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// `/openapi/v3`: where the document of each group-version is, with its hash in the address.
-pub fn index(kinds: &Kinds) -> Value {
-    let mut paths = Map::new();
-    for (group, version) in discovery::group_versions(kinds) {
-        let place = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-        let document = group_version(kinds, &group, &version).unwrap_or_default().to_string();
-        let url = format!("/openapi/v3/{place}?hash={}", hash(document.as_bytes()));
-        paths.insert(place, json!({"serverRelativeURL": url}));
-    }
-    json!({"paths": paths})
-}
-
 /// `/openapi/v3/apis/GROUP/VERSION`; none when there is no such group-version.
 pub fn group_version(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     let known = discovery::group_versions(kinds).iter().any(|(g, v)| g == group && v == version);

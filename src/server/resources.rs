@@ -11,7 +11,7 @@ use super::{
     ServerState, body, method_not_allowed, negotiate, not_found,
     path::ResourcePath,
     query::{Params, invalid_option},
-    reply, reviews,
+    reply, reviews, scale,
     shape::{self, Form},
     table::IncludeObject,
     watch, write,
@@ -46,6 +46,11 @@ pub async fn handle(state: &ServerState, path: ResourcePath, params: Params, req
     }
     let subresource = match path.subresource.as_deref() {
         None => Subresource::Main,
+        Some("scale") if kind.scale.is_some() => Subresource::Main,
+        // How a namespace that cannot be emptied is given up.
+        Some("finalize") if kind.group.is_empty() && kind.kind == "Namespace" && parts.method == Method::PUT => {
+            Subresource::Main
+        }
         Some("status") if kind.has_status => Subresource::Status,
         Some(_) => return Err(not_found()),
     };
@@ -62,7 +67,10 @@ pub async fn handle(state: &ServerState, path: ResourcePath, params: Params, req
         Some(_) if kind.namespaced && namespace.is_none() => Err(not_found()),
         Some(name) => {
             let name = ObjectName { namespace: path.namespace.clone(), name };
-            item(&call, &parts.method, &name, body).await
+            match kind.scale.as_ref().filter(|_| path.subresource.as_deref() == Some("scale")) {
+                Some(place) => scale::answer(&call, place, &parts.method, &name, body).await,
+                None => item(&call, &parts.method, &name, body).await,
+            }
         }
     }
 }
@@ -115,6 +123,14 @@ async fn list(call: &Call<'_>) -> ApiResult<Response> {
 
 /// The objects a collection request means.
 pub async fn listed(call: &Call<'_>) -> ApiResult<List> {
+    if call.params.get("sendInitialEvents").is_some() {
+        let why = "Forbidden: sendInitialEvents is forbidden for list".to_owned();
+        return Err(invalid_option("ListOptions", "sendInitialEvents", ("FieldValueForbidden", why)));
+    }
+    if call.params.filled("continue").is_some() && call.params.filled("resourceVersion").is_some_and(|rv| rv != "0") {
+        let message = "specifying resource version is not allowed when using continue";
+        return Err(ApiError::new(Reason::BadRequest, message));
+    }
     let limit = call.params.number("limit")?.filter(|limit| *limit > 0);
     let options = ListOptions {
         selector: selector(call)?,

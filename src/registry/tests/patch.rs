@@ -51,7 +51,6 @@ fn strategic_patches_are_for_builtin_kinds() {
     assert!(error.message.starts_with("the body of the request was in an unknown format - accepted media types"));
 }
 
-<<<<<<< HEAD
 /// Before the bounds each of the first three took the process down: by its memory, or by its stack.
 #[rstest]
 #[case::doubled(doubling(), 413, "The allowed maximum that a JSON patch copies is 3145728 bytes")]
@@ -85,7 +84,8 @@ fn nesting() -> Vec<Value> {
 /// `{"b": {"b": …}}`
 fn nested(levels: usize) -> Value {
     (1..levels).fold(json!({}), |inner, _| json!({"b": inner}))
-=======
+}
+
 #[rstest]
 #[case::sets_are_united(
     json!({"metadata": {"finalizers": ["a"]}}), json!({"metadata": {"finalizers": ["b", "a"]}}),
@@ -116,5 +116,4 @@ fn nested(levels: usize) -> Value {
 fn strategic_patches_know_how_lists_merge(#[case] object: Value, #[case] patch: Value, #[case] expected: Value) {
     let made = apply(&kind("", "v1", "ServiceAccount"), object, &Patch::Strategic(patch));
     assert_eq!(made.expect("a patch"), expected);
->>>>>>> e13a20f (registry: merge lists in strategic patches)
 }

@@ -115,6 +115,37 @@ async fn openapi_documents_are_closed() {
     }
 }
 
+/// A client that has a document is told so, and the document is another once the kinds are.
+#[tokio::test]
+async fn documents_are_sent_once() {
+    let server = Server::new().await;
+    for (path, accept) in [("/apis", AGGREGATED), ("/api/v1", "*/*"), ("/openapi/v3", "*/*"), ("/openapi/v2", "*/*")] {
+        let first = server.get_as(path, accept).await;
+        let etag = first.header(header::ETAG).to_owned();
+        assert!(etag.len() > 2, "{path}");
+        let held = [("accept", accept), ("if-none-match", etag.as_str())];
+        let again = server.send(request(Method::GET, path, &held, "")).await;
+        assert_eq!((again.status.as_u16(), again.body.len(), again.header(header::ETAG)), (304, 0, &*etag), "{path}");
+        let other = [("accept", accept), ("if-none-match", "\"other\"")];
+        assert_eq!(server.send(request(Method::GET, path, &other, "")).await.body, first.body, "{path}");
+    }
+    let before = server.get_as("/apis", AGGREGATED).await.header(header::ETAG).to_owned();
+    let definition = json!({
+        "metadata": {"name": "kites.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "kites", "kind": "Kite"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    server.post(definitions, &definition).await.expect(201);
+    assert_ne!(server.get_as("/apis", AGGREGATED).await.header(header::ETAG), before);
+    let index = server.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["apis/example.com/v1"]["serverRelativeURL"].as_str().expect("an address");
+    assert!(server.get(url).await.expect(200)["components"]["schemas"]["com.example.v1.Kite"].is_object());
+}
+
 #[tokio::test]
 async fn kubectl_gets_openapi_v2_as_protobuf() {
     let media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";

@@ -110,6 +110,7 @@ async fn whoever_comes_from_the_future_lists_anew() {
     let event = watch.event().await;
     assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
     assert_eq!(watch.line().await, None);
+    server.get(&format!("{WORKLOADS}?resourceVersion=99999999")).await.expect(504);
     server.get(&format!("{WORKLOADS}?watch=true&resourceVersion=abc")).await.expect(400);
 }
 
