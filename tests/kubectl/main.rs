@@ -1,11 +1,15 @@
-//! The real kubectl against a real listener: every command that people use on our kinds.
+//! Clients that people have, against a real listener: every command of the newest kubectl, the daily work with each older one,
+//! the `kube` crate, and the python client.
 
+mod daily;
+mod kube_crate;
+mod python;
 mod support;
 
 use gaia::api::workload::Workload;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use support::{Cluster, kubectls, manifest};
+use support::{Cluster, manifest};
 
 async fn applied(cluster: &Cluster, name: &str) {
     let file = cluster.file(&format!("{name}.yaml"), &manifest(name));
@@ -23,60 +27,6 @@ fn ready(value: &str) -> Value {
         "type": "Ready", "status": value, "reason": "Running", "message": "it runs",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }]})
-}
-
-/// What everybody does all day, with every kubectl there is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kubectl_can_do_the_daily_work() {
-    for kubectl in kubectls() {
-        println!("{}", kubectl.display());
-        daily_work(&Cluster::with(&kubectl).await).await;
-    }
-}
-
-async fn daily_work(cluster: &Cluster) {
-    assert!(cluster.run("version").await.ok().contains("v1.32.0+gaia"));
-    let resources = cluster.run("api-resources --api-group=gaia.dev").await.ok();
-    assert!(resources.contains("workloads") && resources.contains("wl"), "{resources}");
-    // Since 1.32 these are sent as protobuf.
-    assert_eq!(cluster.run("create namespace made").await.ok(), "namespace/made created\n");
-    let said = cluster.run("create configmap c -n made --from-literal=a=b --from-literal=empty=").await.ok();
-    assert_eq!(said, "configmap/c created\n");
-    assert_eq!(cluster.run("get configmap c -n made -o jsonpath={.data}").await.ok(), r#"{"a":"b","empty":""}"#);
-    assert_eq!(cluster.run("auth can-i get workloads").await.ok(), "yes\n");
-    applied(cluster, "web").await;
-    let file = cluster.file("web.yaml", &manifest("web"));
-    assert_eq!(cluster.run(&format!("apply -f {file}")).await.ok(), "workload.gaia.dev/web unchanged\n");
-    status(cluster, "web", ready("True")).await;
-    let table = cluster.run("get wl").await.ok();
-    assert!(table.starts_with("NAME"), "{table}");
-    assert!(table.contains("web") && table.contains("True") && table.contains("AGE"), "{table}");
-    assert!(cluster.run("get workloads -o wide").await.ok().contains("busybox"));
-    assert_eq!(cluster.run("get wl -o name").await.ok(), "workload.gaia.dev/web\n");
-    assert_eq!(cluster.run("get wl web -o jsonpath={.spec.live.container.image}").await.ok(), "busybox");
-    assert!(cluster.run("get wl web -o yaml").await.ok().contains("image: busybox"));
-    assert!(cluster.run("describe wl web").await.ok().contains("busybox"));
-    assert!(cluster.run("explain workload.spec.live").await.ok().contains("running"));
-    assert_eq!(cluster.run(&format!("diff -f {file}")).await.ok(), "");
-    let changed = cluster.file("changed.yaml", &manifest("web").replace("suspend: false", "suspend: true"));
-    let diff = cluster.run(&format!("diff -f {changed}")).await;
-    assert_eq!(diff.code, Some(1), "{}", diff.stderr);
-    assert!(diff.stdout.contains("+  suspend: true"), "{}", diff.stdout);
-    let said = cluster.run(&format!("apply -f {changed}")).await.ok();
-    assert_eq!(said, "workload.gaia.dev/web configured\n");
-    let said = cluster.run_words(&["patch", "wl", "web", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]).await;
-    assert_eq!(said.ok(), "workload.gaia.dev/web patched\n");
-    assert_eq!(cluster.run("label wl web tier=front").await.ok(), "workload.gaia.dev/web labeled\n");
-    assert_eq!(cluster.run("get wl -l tier=front -o name").await.ok(), "workload.gaia.dev/web\n");
-    let said = cluster.run(&format!("apply --server-side --force-conflicts -f {changed}")).await.ok();
-    assert_eq!(said, "workload.gaia.dev/web serverside-applied\n");
-    assert_eq!(cluster.run("get wl web -o jsonpath={.spec.suspend}").await.ok(), "true");
-    cluster.run("wait wl/web --for=condition=Ready --timeout=20s").await.ok();
-    let strict = cluster.file("strict.yaml", &manifest("web").replace("suspend", "sspend"));
-    let refused = cluster.run(&format!("apply -f {strict}")).await.fails();
-    assert!(refused.contains("sspend"), "{refused}");
-    assert_eq!(cluster.run("delete wl web").await.ok().trim(), "workload.gaia.dev \"web\" deleted");
-    assert!(cluster.run("get wl web").await.fails().contains("workloads.gaia.dev \"web\" not found"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -272,17 +222,4 @@ async fn what_there_is_can_be_found_out() {
     assert!(cluster.run("get ns").await.ok().contains("Active"));
     assert!(cluster.run("get crd workloads.gaia.dev -o name").await.ok().contains("workloads.gaia.dev"));
     assert_eq!(cluster.run("get --raw /readyz").await.ok(), "ok");
-}
-
-/// From 1.32 on kubectl asks in protobuf, which is refused until the built-in kinds are read from it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_come_in_may_do_everything() {
-    for kubectl in kubectls() {
-        let cluster = Cluster::with(&kubectl).await;
-        if cluster.minor().await >= 32 {
-            continue;
-        }
-        assert_eq!(cluster.run("auth can-i delete workloads").await.ok(), "yes\n", "{}", kubectl.display());
-        assert!(cluster.run("auth can-i --list").await.ok().contains("*.*"), "{}", kubectl.display());
-    }
 }

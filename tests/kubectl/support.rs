@@ -34,6 +34,8 @@ pub const MODERN: u32 = 27;
 pub struct Cluster {
     pub home: TempDir,
     pub client: Client,
+    /// `127.0.0.1:PORT`
+    pub address: String,
     kubectl: PathBuf,
     shutdown: CancellationToken,
 }
@@ -111,9 +113,11 @@ impl Cluster {
         let kinds = Kinds::from_crds(&[Workload::crd(), Source::crd()]).expect("our own kinds are structural");
         let clock = Arc::new(SystemClock);
         let registry = Registry::open(store, kinds, clock.clone(), Arc::new(RandomIds)).await.expect("it opens");
+        let shutdown = CancellationToken::new();
+        let (collecting, stop) = (Arc::clone(&registry), shutdown.clone());
+        tokio::spawn(async move { collecting.run_collector(stop).await });
         let mut exposition = prometheus_client::registry::Registry::default();
         let metrics = ServerMetrics::register(&mut exposition);
-        let shutdown = CancellationToken::new();
         let router = router(ServerState {
             registry,
             shutdown: shutdown.clone(),
@@ -124,13 +128,18 @@ impl Cluster {
             exposition: Arc::new(exposition),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
+        let address = listener.local_addr().expect("bound").to_string();
         let client = Client::new(router.clone(), "default");
         let serving = serve(listener, router, shutdown.clone());
         tokio::spawn(async move { serving.await.expect("serving goes well") });
         let home = TempDir::new().expect("a temporary directory");
-        fs::write(home.path().join("config"), kubeconfig(&address.to_string())).expect("written");
-        Self { home, client, kubectl: kubectl.to_owned(), shutdown }
+        fs::write(home.path().join("config"), kubeconfig(&address)).expect("written");
+        Self { home, client, address, kubectl: kubectl.to_owned(), shutdown }
+    }
+
+    /// For who needs no kubectl.
+    pub async fn new() -> Self {
+        Self::with(Path::new("kubectl")).await
     }
 
     pub fn workloads(&self) -> Api<Workload> {
