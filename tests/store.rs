@@ -1,4 +1,4 @@
-//! The embedded store: the conformance suite over both engines, group commit, failing disks, damage, restarts, backups.
+//! The embedded store: the conformance suite over both engines, group commit, failing disks, damage, recovery, restarts, backups.
 
 #[path = "store/backup.rs"]
 mod backup;
@@ -6,6 +6,8 @@ mod backup;
 mod damage;
 #[path = "store/disk.rs"]
 mod disk;
+#[path = "store/recover.rs"]
+mod recover;
 #[path = "store/restart.rs"]
 mod restart;
 #[path = "store/trouble.rs"]

@@ -178,6 +178,29 @@ async fn a_power_failure_loses_nothing() {
         "{looked_at} disks after {places} operations ({syncs} syncs); {behind} held writes nobody was told of yet"
     );
     assert!(looked_at >= wanted && behind > 0);
+    let lost = without_syncs(&story).await;
+    assert!(lost > 0, "a program that never syncs loses nothing on this disk: the disk is no test");
+}
+
+/// How many of some disks have lost what was acknowledged, had the program synced no file.
+async fn without_syncs(story: &Story) -> u64 {
+    let data = story.root.path().join("data");
+    let (mut disk, mut lost) = (Disk::default(), 0);
+    let told = fs::read_to_string(story.root.path().join("told")).unwrap();
+    for (done, operation) in story.operations.iter().enumerate() {
+        if !matches!(operation, Operation::Sync { .. }) {
+            disk.apply(operation);
+        }
+        if done % (story.operations.len() / 10) == 0 && done > 0 {
+            let image = tempfile::tempdir().unwrap();
+            disk.fail(Leaves::Some(done as u64), &data, image.path());
+            lost += match EmbeddedStore::open_dir(image.path(), options()) {
+                Err(_) => 1,
+                Ok(store) => u64::from(store.revision().await.unwrap().0 == 0 && !told.is_empty()),
+            };
+        }
+    }
+    lost
 }
 
 /// Opens it, compares it with the first writes, opens it again. Answers its revision.

@@ -1,15 +1,16 @@
-//! Backups and restores without a server: of a data directory that nobody serves, into one that nobody serves yet.
+//! Backups, restores and recoveries without a server: of a data directory that nobody serves, into one that nobody serves yet.
 
 use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-pub use crate::store::{Backup, Restored};
+pub use crate::store::{Backup, Recovery, Restored};
 use crate::{
     runtime::clock::{Clock, SystemClock},
-    store::{self, EmbeddedStore, EngineError, Options, Source},
+    store::{self, EmbeddedStore, EngineError, Options, Source, Wish},
 };
 
 /// Why there is no backup, or nothing was restored.
@@ -25,6 +26,8 @@ pub enum BackupError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("this is not a backup that could be restored")]
     Unusable(#[source] Box<EngineError>),
+    #[error("cannot recover {}", directory.display())]
+    Recover { directory: PathBuf, source: Box<EngineError> },
     #[error("cannot restore {} into {}", file.display(), directory.display())]
     Restore { file: PathBuf, directory: PathBuf, source: Box<EngineError> },
 }
@@ -70,10 +73,23 @@ pub fn restore_bytes(bytes: &[u8], directory: &Path) -> Result<Restored, BackupE
     restore(Source { name: Path::new("standard input"), database: bytes, journal: &[] }, directory)
 }
 
+/// Makes a damaged directory usable again; none if it is not damaged.
+pub fn recover(directory: &Path, leave_out: bool, dry_run: bool) -> Result<Option<Recovery>, BackupError> {
+    if !directory.is_dir() {
+        return Err(BackupError::Nothing(directory.to_owned()));
+    }
+    let wish = Wish { directory, now: now(), leave_out, dry_run };
+    store::recover(wish)
+        .map_err(|source| BackupError::Recover { directory: directory.to_owned(), source: Box::new(source) })
+}
+
+/// Before 1970 is a clock that was never set.
+fn now() -> Duration {
+    Duration::try_from(SystemClock.now().as_duration()).unwrap_or_default()
+}
+
 fn restore(source: Source<'_>, directory: &Path) -> Result<Restored, BackupError> {
-    // Before 1970 is a clock that was never set.
-    let now = std::time::Duration::try_from(SystemClock.now().as_duration()).unwrap_or_default();
-    store::restore(source, directory, now).map_err(|error| BackupError::Restore {
+    store::restore(source, directory, now()).map_err(|error| BackupError::Restore {
         file: source.name.to_owned(),
         directory: directory.to_owned(),
         source: Box::new(error),

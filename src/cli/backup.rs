@@ -1,4 +1,4 @@
-//! `gaia backup` and `gaia restore`: every object into a file, and a data directory out of it.
+//! `gaia backup`, `gaia restore`, `gaia recover`: every object into a file, a data directory out of it, or out of a damaged one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -44,6 +44,24 @@ pub struct RestoreArgs {
     data_dir: PathBuf,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "For a data directory that gaia serve refuses as damaged. Damaged rows are mended from their other copy; \
+what the journal had behind a damage is lost, and said so. The damaged files are kept in a directory beside. Where objects are \
+lost, a backup is better: nothing is done without --leave-out-damaged."
+)]
+pub struct RecoverArgs {
+    /// The damaged directory
+    #[arg(long, visible_alias = "data", env = "GAIA_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Only say what would come of it
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on without objects of which no whole copy is left
+    #[arg(long)]
+    leave_out_damaged: bool,
+}
+
 pub fn run(args: &BackupArgs, out: &mut dyn Write) -> Outcome {
     if is_stdio(&args.file) && io::stdout().is_terminal() {
         return Err(CliError::Usage("a backup is no text for a terminal: name a file".into()));
@@ -79,6 +97,26 @@ pub fn restore(args: &RestoreArgs, out: &mut dyn Write) -> Outcome {
         args.data_dir.display(),
         restored.revision
     )?;
+    Ok(0)
+}
+
+pub fn recover(args: &RecoverArgs, out: &mut dyn Write) -> Outcome {
+    let directory = args.data_dir.display();
+    let Some(recovery) = backup::recover(&args.data_dir, args.leave_out_damaged, args.dry_run)? else {
+        writeln!(out, "nothing is damaged in {directory}")?;
+        return Ok(0);
+    };
+    let done = if args.dry_run { "would recover" } else { "recovered" };
+    writeln!(out, "{done} {} objects in {directory} as of resourceVersion {}", recovery.objects, recovery.revision)?;
+    for loss in &recovery.losses {
+        writeln!(out, "lost: {loss}")?;
+    }
+    if recovery.losses.is_empty() {
+        writeln!(out, "lost: nothing but the history, from which watches resume; clients list again")?;
+    }
+    if !args.dry_run {
+        writeln!(out, "it goes on at {}; the damaged files are in {}", recovery.goes_on_at, recovery.kept.display())?;
+    }
     Ok(0)
 }
 

@@ -114,6 +114,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Make a data directory from a backup
     Restore(backup::RestoreArgs),
+    /// Make a damaged data directory usable again, and keep what was damaged
+    Recover(backup::RecoverArgs),
     /// Ask whether a server is ready; the exit code is the answer
     Health(health::HealthArgs),
     /// Print a kubeconfig for this server
@@ -161,6 +163,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Delete(args) => block_on(delete::run(args, out)),
         Command::Backup(args) => backup::run(&args, out),
         Command::Restore(args) => backup::restore(&args, out),
+        Command::Recover(args) => backup::recover(&args, out),
         Command::Health(args) => block_on(health::run(args, out)),
         Command::Kubeconfig(args) => kubeconfig::run(&args, out),
         Command::Crds(args) => crds::run(&args, out),

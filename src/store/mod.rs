@@ -27,7 +27,7 @@ pub use decoded::Decoded;
 pub use embedded::{EmbeddedStore, Options};
 pub use engine::{Engine, EngineError, Entry, Image, Row};
 pub use memory::{Fault, MemoryEngine};
-pub use sqlite::{Backup, Restored, Source, SqliteEngine, restore, verify};
+pub use sqlite::{Backup, Recovery, Restored, Source, SqliteEngine, Wish, recover, restore, verify};
 
 /// Place in the one total order of all writes; `metadata.resourceVersion` on the wire. Opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]

@@ -205,7 +205,9 @@ fn agree(history: &[Entry], objects: &OrdMap<Key, Arc<Version>>, revision: Revis
 fn disagree(how: String) -> EngineError {
     EngineError::Damaged {
         what: "the stored state".into(),
-        help: format!("It contradicts itself ({how}). Restore a backup."),
+        help: format!(
+            "It contradicts itself ({how}). Restore a backup, or see what can be had: gaia recover --dry-run."
+        ),
     }
 }
 
@@ -257,7 +259,7 @@ fn revive(
 fn parse(row: &Row) -> Result<Arc<Version>, EngineError> {
     let object = serde_json::from_slice(&row.json).map_err(|error| EngineError::Damaged {
         what: format!("the object {} of revision {}", row.key.as_str(), row.revision),
-        help: format!("It is not JSON ({error}). Restore a backup."),
+        help: format!("It is not JSON ({error}). Restore a backup, or see what can be had: gaia recover --dry-run."),
     })?;
     Ok(Arc::new(Version::new(row.key.clone(), row.revision, object, Bytes::clone(&row.json))))
 }

@@ -1,4 +1,4 @@
-//! `gaia backup` and `gaia restore`, as an operator has them: of a server that runs, of one that does not, and what is refused.
+//! `gaia backup`, `gaia restore` and `gaia recover`, as an operator has them: of a server that runs, of one that does not, and what is refused.
 
 use std::{
     fs,
@@ -151,4 +151,48 @@ fn a_backup_needs_the_token() {
     assert!(complaint(&refused, 1).contains("--token"), "{}", complaint(&refused, 1));
     assert!(!file.exists());
     server.says(&["backup", text(&file), "--token", "open-sesame"]);
+}
+
+#[test]
+fn a_damaged_directory_is_refused_with_what_helps_and_recovered() {
+    let dir = dir();
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    server.apply(&config_map("kept", "before"));
+    let version = version_of(&server, "configmap/kept");
+    server.terminate();
+    let told = run(&["recover", "--data-dir", text(&data)]);
+    assert!(stdout(&told).starts_with("nothing is damaged"), "{}", stdout(&told));
+
+    // One flipped bit in the object itself.
+    let database = data.join("gaia.db");
+    let mut bytes = fs::read(&database).expect("there");
+    let values: Vec<usize> =
+        bytes.windows(12).enumerate().filter(|(_, b)| b == br#""a":"before""#).map(|(at, _)| at).collect();
+    assert!(values.len() >= 2, "an object, and its entry in the log");
+    bytes[values[0] + 6] ^= 1;
+    fs::write(&database, &bytes).expect("written");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--reality", "simulated", "--data-dir", text(&data)];
+    let refused = run(&serve);
+    let told = complaint(&refused, 1);
+    assert!(told.contains(text(&database)) && told.contains("configmaps/default/kept"), "{told}");
+    let advice = format!("gaia recover --data-dir {} --dry-run", data.display());
+    assert!(told.contains("gaia restore FILE --data-dir DIR") && told.contains(&advice), "{told}");
+    assert_eq!(fs::read(&database).expect("there"), bytes, "what is refused is left as it is");
+
+    let told = run(&["recover", "--data-dir", text(&data), "--dry-run"]);
+    assert!(
+        stdout(&told).starts_with("would recover ") && stdout(&told).contains("lost: nothing"),
+        "{}",
+        stdout(&told)
+    );
+    assert_eq!(fs::read(&database).expect("there"), bytes);
+    let told = run(&["recover", "--data-dir", text(&data)]);
+    let kept = stdout(&told).trim().rsplit(' ').next().expect("a directory");
+    assert_eq!(fs::read(Path::new(kept).join("gaia.db")).expect("a copy is kept"), bytes);
+    let server = Server::start(&data);
+    assert!(server.says(&["get", "configmap/kept", "-o", "yaml"]).contains("a: before"));
+    assert_eq!(version_of(&server, "configmap/kept"), version);
+    let (_, told) = watch_from(&server, version);
+    assert!(told.contains("\"code\":410"), "{told}");
 }

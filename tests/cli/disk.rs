@@ -1,4 +1,4 @@
-//! The server on a disk that is full, and on one that fails: `tests/fixtures/disk` stands before the C library.
+//! The server after a `kill -9`, on a disk that is full, and on one that fails: `tests/fixtures/disk` stands before the C library.
 
 use std::{
     fs,
@@ -135,4 +135,29 @@ fn a_failing_sync_of_a_commit_ends_the_process() {
 #[test]
 fn a_failing_sync_of_a_checkpoint_ends_the_process() {
     ends_by_itself("gaia.db");
+}
+
+/// How long it takes is told and not judged: this machine may be busy.
+#[test]
+fn a_thousand_objects_are_served_again_after_kill_9() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = start(dir.path(), false);
+    let manifest: String = (0..1000)
+        .map(|number| {
+            format!(
+                "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: n{number}}}, data: {{a: \"{number}\"}}}}\n---\n"
+            )
+        })
+        .collect();
+    server.apply(&manifest);
+    server.program.signal("KILL");
+    server.program.end();
+    let begun = Instant::now();
+    let server = start(dir.path(), false);
+    let (code, _) = server.http("/readyz", "");
+    eprintln!("ready {:?} after the start, with 1000 objects", begun.elapsed());
+    assert_eq!(code, 200);
+    let (_, text) = server.http("/api/v1/namespaces/default/configmaps", "");
+    let list: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(list["items"].as_array().expect("items").len(), 1000);
 }

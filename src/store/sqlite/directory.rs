@@ -60,6 +60,7 @@ fn holder(file: &mut File) -> Option<u32> {
 /// Makes the directory's database if there is none. It is made under another name and renamed when whole,
 /// so that a file of the right name that is empty or headless is known to be damaged.
 pub(super) fn database(directory: &Path) -> Result<(), EngineError> {
+    finish_recovery(directory)?;
     let path = directory.join(DATABASE);
     if path.try_exists().map_err(|source| io("look for", &path, source))? {
         return Ok(());
@@ -69,8 +70,8 @@ pub(super) fn database(directory: &Path) -> Result<(), EngineError> {
         return Err(EngineError::Damaged {
             what: format!("the data directory {}", directory.display()),
             help: format!(
-                "{DATABASE} is missing, but its journal {} holds writes. Restore both from a backup, or move the \
-                 journal away to start empty.",
+                "{DATABASE} is missing, but its journal {} holds writes. Restore a backup into a new directory (gaia \
+                 restore FILE --data-dir DIR), or move the journal away to start empty.",
                 journal.display()
             ),
         });
@@ -91,6 +92,19 @@ pub(super) fn database(directory: &Path) -> Result<(), EngineError> {
     make_private(&unfinished)?;
     make(&unfinished).map_err(|source| EngineError::Sqlite { doing: "make a new database", source })?;
     rename(&unfinished, &path, directory)
+}
+
+/// What was recovered, whole, before it has the database's name.
+pub(super) const RECOVERED: &str = "gaia.db.recovered";
+
+/// The last steps of a recovery, once the damaged database is out of the way: its journal must not meet the new one.
+pub(super) fn finish_recovery(directory: &Path) -> Result<(), EngineError> {
+    let (path, recovered) = (directory.join(DATABASE), directory.join(RECOVERED));
+    if path.exists() || !recovered.exists() {
+        return Ok(());
+    }
+    discard(&path);
+    rename(&recovered, &path, directory)
 }
 
 /// What is still being restored.

@@ -7,7 +7,7 @@
 
 use std::{fs, io::ErrorKind, path::Path};
 
-use super::{EngineError, directory::beside};
+use super::{EngineError, advice, directory::beside};
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -26,11 +26,7 @@ pub(super) fn check(database: &Path) -> Result<(), EngineError> {
         None => Ok(()),
         Some(frame) => Err(EngineError::Damaged {
             what: format!("frame {frame} of the journal {}", path.display()),
-            help: format!(
-                "Acknowledged writes follow it and would be lost. Restore a backup (gaia.db with its -wal). To go on \
-                 without those writes: sqlite3 {} \"PRAGMA wal_checkpoint(TRUNCATE)\"",
-                database.display()
-            ),
+            help: format!("Acknowledged writes follow it and would be lost. {}", advice(database)),
         }),
     }
 }

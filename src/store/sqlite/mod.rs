@@ -6,6 +6,7 @@
 mod backup;
 mod directory;
 mod journal;
+mod recover;
 mod restore;
 mod rows;
 
@@ -21,6 +22,7 @@ use rusqlite::{
 };
 
 pub use backup::{Backup, verify};
+pub use recover::{Recovery, Wish, recover};
 pub use restore::{Restored, Source, restore};
 
 use self::{
@@ -162,9 +164,10 @@ impl SqliteEngine {
             Some((rowid, Bad { key, why })) => Err(EngineError::Damaged {
                 what: format!("row {rowid} of table {table} (key `{key}`) in {}", self.path.display()),
                 help: format!(
-                    "{why}; damaged rows in this table: {}. Restore a backup, or look at it: sqlite3 {} \"SELECT * FROM \
-                     {table} WHERE rowid = {rowid}\"",
+                    "{why}; damaged rows in this table: {}. {} Or look at it: sqlite3 {} \"SELECT * FROM {table} WHERE rowid \
+                     = {rowid}\"",
                     bad.len(),
+                    advice(&self.path),
                     self.path.display()
                 ),
             }),
@@ -172,17 +175,29 @@ impl SqliteEngine {
     }
 
     fn scan<T>(&self, sql: &str, from: Revision, parse: Parse<T>) -> rusqlite::Result<Scan<T>> {
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        let sql = sql.replace("?1", &from.to_string());
+        self.scan_each(&sql, parse, |rowid, row| match row {
+            Ok(value) => good.push(value),
+            Err(damage) => bad.push((rowid, damage)),
+        })?;
+        Ok((good, bad))
+    }
+
+    /// Row by row; the last column is the rowid.
+    fn scan_each<T>(
+        &self,
+        sql: &str,
+        parse: Parse<T>,
+        mut each: impl FnMut(i64, Result<T, Bad>),
+    ) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare(sql)?;
         let rowid = statement.column_count() - 1;
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
-        let mut rows = statement.query([integer(from)])?;
+        let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            match parse(row)? {
-                Ok(value) => good.push(value),
-                Err(damage) => bad.push((row.get(rowid)?, damage)),
-            }
+            each(row.get(rowid)?, parse(row)?);
         }
-        Ok((good, bad))
+        Ok(())
     }
 
     fn tune(&mut self) -> rusqlite::Result<()> {
@@ -373,9 +388,18 @@ fn is_unsynced(error: &rusqlite::Error) -> bool {
 fn damaged(path: &Path, why: &str) -> EngineError {
     EngineError::Damaged {
         what: format!("the database {}", path.display()),
-        help: format!(
-            "{why}. Restore a backup (the file with its -wal), or look at it: sqlite3 {} \"PRAGMA integrity_check\"",
-            path.display()
+        help: format!("{why}. {} Or look at it: sqlite3 {} \"PRAGMA integrity_check\"", advice(path), path.display()),
+    }
+}
+
+/// What helps with a damaged database: of a data directory another than of a backup.
+fn advice(path: &Path) -> String {
+    match path.parent() {
+        Some(directory) if path.file_name().is_some_and(|name| name == DATABASE) => format!(
+            "Restore a backup into a new directory (gaia restore FILE --data-dir DIR). Or see what can be had of this one: \
+             gaia recover --data-dir {} --dry-run.",
+            directory.display()
         ),
+        Some(_) | None => "Take another backup.".to_owned(),
     }
 }

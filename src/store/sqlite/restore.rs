@@ -106,7 +106,7 @@ fn place(source: Source<'_>, scratch: &Path, now: Duration) -> Result<Restored, 
 }
 
 /// A revision that nobody can have been given yet.
-fn next(backup: Revision, now: Duration) -> Revision {
+pub(super) fn next(backup: Revision, now: Duration) -> Revision {
     let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     // Engines keep revisions as signed numbers.
     let latest = i64::MAX.cast_unsigned() / 2;
