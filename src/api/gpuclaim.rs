@@ -192,6 +192,8 @@ pub enum GpuClaimReason {
     NotLent,
     NoSuchGpu,
     NoGpuMatches,
+    /// Of those that are large enough. The message names who is on them.
+    InsufficientMemory,
     NoSuchWorkload,
     Preempted,
     LeaseLapsed,

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
+use super::fit::{self, Fit};
 use crate::api::{
     gpu::{Gpu, GpuStatus, Holder, HolderKind, Lease},
     gpuclaim::{GpuClaim, GpuClaimPhase, Preemption},
@@ -110,13 +111,14 @@ pub fn assign(world: &World, now: Timestamp) -> Assignment {
             .collect();
         let mut chosen: Vec<String> = open.iter().map(|gpu| gpu.name_any()).collect();
         if chosen.len() < missing && claim.spec.preemption == Preemption::LowerPriority {
-            let victims = eligible.iter().map(|gpu| gpu.name_any()).filter(|gpu| {
-                !chosen.contains(gpu)
-                    && answer.wanted.get(gpu).is_some_and(|wanted| {
+            let victims = eligible.iter().filter(|gpu| {
+                !chosen.contains(&gpu.name_any())
+                    && answer.wanted.get(&gpu.name_any()).is_some_and(|wanted| {
                         !wanted.is_empty() && wanted.iter().all(|w| may_be_taken(w, claim, &active, now))
                     })
+                    && room_beside(claim, gpu) == Fit::Fits
             });
-            let victims: Vec<String> = victims.take(missing - chosen.len()).collect();
+            let victims: Vec<String> = victims.map(|gpu| gpu.name_any()).take(missing - chosen.len()).collect();
             chosen.extend(victims);
         }
         if chosen.len() == missing {
@@ -252,9 +254,17 @@ pub fn is_eligible(claim: &GpuClaim, gpu: &Gpu) -> bool {
 }
 
 fn has_room(claim: &GpuClaim, gpu: &Gpu, wanted: Option<&Vec<Wanted>>) -> bool {
-    let Some(wanted) = wanted.filter(|w| !w.is_empty()) else { return true };
+    let Some(wanted) = wanted.filter(|w| !w.is_empty()) else { return room_beside(claim, gpu) == Fit::Fits };
     let everybody_shares = wanted.iter().all(|w| w.shared_mib.is_some());
     claim.spec.shared && everybody_shares && free_for_sharing(gpu, wanted) >= needed_mib(claim).unwrap_or(u64::MAX)
+}
+
+/// Whether what stays on the card leaves a claim the memory it asks for: whoever holds the card leaves it. Who holds nothing and is
+/// on it all the same (a workload that names no card, a program outside of containers) stays.
+pub fn room_beside(claim: &GpuClaim, gpu: &Gpu) -> Fit {
+    let Some(need) = needed_mib(claim) else { return Fit::Fits };
+    let holds = |holder: &Holder| leases(gpu).iter().any(|lease| lease.holder == *holder);
+    fit::judge(&gpu.name_any(), gpu, Some(need), |holder| *holder == claim.spec.holder || holds(holder))
 }
 
 /// Measured memory, less the reserve, less what others use, less what sharers may use. Unknown memory is none.

@@ -7,8 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::holding::{World, assign};
 use crate::api::{
-    gpu::{Gpu, GpuMemory, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
+    gpu::{Gpu, GpuMemory, GpuProcess, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
     gpuclaim::{GpuClaim, GpuClaimSpec, Preemption},
+    workload::Variant,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -90,6 +91,35 @@ fn who_holds_keeps_unless_preempted() {
     assert_eq!(answer(held(), vec![claim("held", 1, |_| ()), claim("urgent", 2, taker)]).0, ["a: urgent"]);
     let safe = |spec: &mut GpuClaimSpec| spec.min_hold_seconds = Some(60);
     assert_eq!(answer(held(), vec![claim("held", 1, safe), claim("urgent", 2, taker)]).0, ["a: held"]);
+}
+
+/// `chat` uses 12000 of 16000 MiB and holds no lease: it stays, whoever holds the card.
+#[test]
+fn who_is_on_the_card_without_a_lease_stays_on_it() {
+    let crowded = |held_by: Option<&str>| {
+        let mut gpu = (*card("a", Some("owner"), held_by)).clone();
+        gpu.status.as_mut().expect("told").processes = vec![GpuProcess {
+            pid: 7,
+            used_mib: Some(12_000),
+            workload: Some("default/chat".into()),
+            variant: Some(Variant::Live),
+            ..GpuProcess::default()
+        }];
+        vec![Arc::new(gpu)]
+    };
+    let asks = |memory: &str, shared: bool| {
+        vec![claim("asks", 1, |spec| {
+            (spec.memory, spec.shared, spec.priority) = (Some(memory.into()), shared, 5);
+            spec.preemption = Preemption::LowerPriority;
+        })]
+    };
+    for shared in [false, true] {
+        assert_eq!(answer(crowded(None), asks("3Gi", shared)).0, ["a: asks"]);
+        let (told, waiting) = answer(crowded(None), asks("4Gi", shared));
+        assert_eq!((told, waiting), (vec!["a: owner".to_owned()], vec!["default/asks".to_owned()]));
+    }
+    let taken = [asks("4Gi", false), vec![claim("holds", 0, |_| ())]].concat();
+    assert_eq!(answer(crowded(Some("holds")), taken).0, ["a: holds"], "in vain nobody is preempted");
 }
 
 /// After a handoff by hand the new holder's claim is the youngest there is, and the owner's may be younger than any.

@@ -13,7 +13,10 @@ use crate::{
         gpuclaim::{GpuClaim, GpuClaimPhase, GpuClaimReason, GpuClaimStatus},
     },
     controllers::{
-        gpu::holding::{claim_name, held_by, is_eligible, leases},
+        gpu::{
+            fit::Fit,
+            holding::{claim_name, held_by, is_eligible, leases, room_beside},
+        },
         workload::status::to_second,
     },
     runtime::{
@@ -170,6 +173,13 @@ fn wait(status: &mut GpuClaimStatus, claim: &GpuClaim, name: &str, observed: &Ob
     let holders: Vec<String> = leases(gpu).iter().map(|lease| lease.holder.to_string()).collect();
     let who = if holders.is_empty() { "the card to be handed over".to_owned() } else { holders.join(", ") };
     status.waiting_for = Some(who.clone());
+    let in_the_way = eligible.iter().map(|gpu| room_beside(claim, gpu)).collect::<Vec<_>>();
+    if let Some(Fit::DoesNotFit(why)) = in_the_way.iter().find(|fit| matches!(fit, Fit::DoesNotFit(_)))
+        && !in_the_way.contains(&Fit::Fits)
+    {
+        status.expected_at = None;
+        return (GpuClaimReason::InsufficientMemory, why.clone());
+    }
     status.expected_at = best.and_then(|(place, _)| expected_at(gpu, place, observed));
     (GpuClaimReason::Queued, format!("waits for {who}"))
 }

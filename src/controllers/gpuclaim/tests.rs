@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::decide::{Observed, decide};
 use crate::{
     api::{
-        gpu::{Gpu, GpuSpec, GpuStatus, Holder, HolderKind, Lease, QueueEntry},
+        gpu::{Gpu, GpuMemory, GpuProcess, GpuSpec, GpuStatus, Holder, HolderKind, Lease, QueueEntry},
         gpuclaim::{GpuClaim, GpuClaimPhase, GpuClaimSpec, GpuClaimStatus},
     },
     runtime::reconciler::Requeue,
@@ -97,6 +97,24 @@ fn what_is_over_stays_over_and_goes_after_an_hour() {
     let plan = decide(&released, &card(true), at(2));
     assert!(plan.status.is_none() && !plan.acts() && plan.requeue != Requeue::OnChange);
     assert!(decide(&released, &card(false), at(3601)).acts());
+}
+
+#[test]
+fn a_waiter_is_told_who_is_in_its_way() {
+    let mut seen = card(false);
+    let gpu = Arc::make_mut(&mut seen.gpus[0]).status.as_mut().expect("told");
+    gpu.memory = Some(GpuMemory { total_mib: 16_000, used_mib: 12_000, free_mib: 4_000 });
+    gpu.processes =
+        vec![GpuProcess { pid: 7, name: Some("ollama".into()), used_mib: Some(12_000), ..Default::default() }];
+    let told = |memory: &str| {
+        let claim = claim(|spec| spec.memory = Some(memory.to_owned()));
+        let condition = decide(&claim, &seen, at(1)).status.expect("told").conditions.remove(0);
+        (condition.reason, condition.message)
+    };
+    assert_eq!(told("3Gi").0, "Queued");
+    let (reason, message) = told("4Gi");
+    assert_eq!(reason, "InsufficientMemory");
+    assert!(message.contains("ollama (pid 7) 12000 MiB"), "{message}");
 }
 
 #[test]
