@@ -5,6 +5,8 @@
 //! disk; from that [`model`] makes the disks that a failure can leave. They write their acknowledgements to the same disk, so that
 //! these stand among the rest in the order that counts. `GAIA_POWER_FAILURES=n` looks at n disks.
 
+#[path = "store_disk/making.rs"]
+mod making;
 #[path = "store_disk/model.rs"]
 mod model;
 
@@ -13,7 +15,7 @@ use std::{
     env, fs,
     io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     sync::{Arc, Mutex},
 };
 
@@ -96,17 +98,9 @@ fn story() -> Story {
     let root = tempfile::tempdir().unwrap();
     let log = root.path().with_extension("operations");
     for _ in 0..3 {
-        let test = env::current_exe().unwrap();
-        let status = Command::new(&test)
-            .args(["--exact", "writer_process", "--ignored", "--nocapture"])
-            .env("LD_PRELOAD", test.with_file_name("libfaulty_disk.so"))
-            .env("FAULTY_DISK_ROOT", root.path())
-            .env("FAULTY_DISK_LOG", &log)
-            .env(ROOT, root.path())
-            .output()
-            .unwrap();
-        let aborted = std::os::unix::process::ExitStatusExt::signal(&status.status) == Some(6);
-        assert!(aborted, "{}", String::from_utf8_lossy(&status.stderr));
+        let output = run_on_the_disk("writer_process", root.path(), &log);
+        let aborted = std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(6);
+        assert!(aborted, "{}", String::from_utf8_lossy(&output.stderr));
     }
     let operations = operations(&fs::read(&log).unwrap());
     fs::remove_file(&log).unwrap();
@@ -127,6 +121,19 @@ fn story() -> Story {
     assert_eq!(writes.len() as u64, 3 * WRITERS * WRITES);
     assert!(writes.keys().zip(1..).all(|(revision, expected)| *revision == expected), "no revision is missing");
     Story { root, operations, writes }
+}
+
+/// Runs a test of this binary in a process of its own, with everything that it does below `root` written down.
+fn run_on_the_disk(name: &str, root: &Path, log: &Path) -> Output {
+    let test = env::current_exe().unwrap();
+    Command::new(&test)
+        .args(["--exact", name, "--ignored", "--nocapture"])
+        .env("LD_PRELOAD", test.with_file_name("libfaulty_disk.so"))
+        .env("FAULTY_DISK_ROOT", root)
+        .env("FAULTY_DISK_LOG", log)
+        .env(ROOT, root)
+        .output()
+        .unwrap()
 }
 
 /// The last revision that a line of the file says was acknowledged or told.

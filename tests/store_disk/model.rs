@@ -93,6 +93,15 @@ pub enum Leaves {
 }
 
 impl Disk {
+    /// A file that was there, safely, before everything else.
+    pub fn hold(&mut self, path: &Path) {
+        let inode = std::os::unix::fs::MetadataExt::ino(&path.metadata().expect("the file is there"));
+        let id = self.id(inode);
+        self.files[id] = fs::read(path).expect("the file is there");
+        self.names.insert(path.to_owned(), id);
+        self.seen.insert(path.to_owned(), id);
+    }
+
     pub fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Name { inode, path } => {
@@ -169,7 +178,9 @@ impl Disk {
                     Leaves::Some(_) => write(&mut content, change, |_| odds == 0 || odds > 2 && random.bool()),
                 }
             }
-            fs::write(into.join(inside), content).expect("a temporary directory");
+            let path = into.join(inside);
+            fs::create_dir_all(path.parent().expect("below the directory")).expect("a temporary directory");
+            fs::write(path, content).expect("a temporary directory");
         }
     }
 }

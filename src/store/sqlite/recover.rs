@@ -223,7 +223,8 @@ fn copy_files(from: &Path, to: &Path) -> Result<(), EngineError> {
         let (from, to) = (beside(from, ending), beside(to, ending));
         if ending.is_empty() || from.exists() {
             make_private(&to)?;
-            let copied = fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all());
+            let copied =
+                fs::read(&from).and_then(|bytes| fs::write(&to, bytes)).and_then(|()| File::open(&to)?.sync_all());
             copied.map_err(|source| io("copy", &from, source))?;
         }
     }
