@@ -10,6 +10,8 @@
 //! | [`runtime`] | how work is scheduled |
 //! | [`adapters`] | how reality is touched |
 //! | [`controllers`] | what is decided |
+//! | [`yaml`] | which values a text holds, on which lines |
+//! | [`compose`] | what a Compose file comes to in our words |
 //! | [`gitops`] | files in |
 //! | [`facades`] | the old APIs, on our objects |
 //! | [`server`] | the API on the wire |
@@ -20,6 +22,7 @@ pub mod adapters;
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod compose;
 pub mod config;
 pub mod controllers;
 pub mod facades;
@@ -29,3 +32,4 @@ pub mod runtime;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod yaml;

@@ -14,10 +14,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("runtime", &["api", "registry"]),
     // Objects, by which controllers see everything, answers in the registry's words (ObjectName, ApiError).
     ("controllers", &["api", "runtime", "adapters", "registry"]),
-    ("gitops", &["api", "registry", "runtime"]),
+    ("compose", &["api", "yaml"]),
+    ("gitops", &["api", "compose", "registry", "runtime", "yaml"]),
     ("server", &["api", "registry", "runtime"]),
     ("facades", &["api", "registry", "adapters"]),
-    ("cli", &["api", "config", "app"]),
+    ("cli", &["api", "compose", "config", "app"]),
+    ("yaml", &[]),
     ("config", &[]),
     ("telemetry", &[]),
 ];

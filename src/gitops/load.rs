@@ -1,17 +1,18 @@
 //! What the files say: every document with its place, and everything that is wrong with them. Pure.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{
-    files::Listing,
-    parse::{Lines, Parsed, parse},
-};
+use super::{compose, files::Listing};
 use crate::{
     api::source::{FileError, InventoryEntry},
     registry::Kinds,
+    yaml::{Lines, Parsed, parse},
 };
 
 /// Objects without a namespace live here.
@@ -91,6 +92,9 @@ pub struct LoadedFiles {
     pub errors: Vec<FileError>,
     /// Everything under the directory was read. Errors in what was read do not make it incomplete.
     pub complete: bool,
+    /// Files beside those of the directory that bear on this. One that the listing lacks must be read, and everything loaded
+    /// again: what is said here is not true yet.
+    pub beside: BTreeSet<PathBuf>,
 }
 
 impl LoadedFiles {
@@ -121,6 +125,7 @@ pub fn load(listing: &Listing, kinds: &Kinds) -> LoadedFiles {
         }
     }
     refuse_duplicates(&mut loaded);
+    compose::resolve(&mut loaded, listing);
     loaded.documents.sort_by(|a, b| (order(&a.id), &a.file, a.line).cmp(&(order(&b.id), &b.file, b.line)));
     loaded.errors.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
     loaded
@@ -148,6 +153,9 @@ fn add(loaded: &mut LoadedFiles, file: &str, parsed: Parsed, kinds: &Kinds) {
 }
 
 fn add_one(loaded: &mut LoadedFiles, file: &str, parsed: Parsed, kinds: &Kinds) {
+    if compose::is_compose_file(&parsed.value) {
+        return;
+    }
     match document(file, parsed, kinds) {
         Ok(document) => loaded.documents.push(document),
         Err(error) => loaded.errors.push(error),

@@ -15,8 +15,8 @@
 //! | file | question |
 //! |---|---|
 //! | [`files`] | what is in a directory, and when does it change |
-//! | [`parse`] | which values, on which lines |
 //! | [`load`] | which objects, and what is wrong |
+//! | [`compose`] | what a Workload takes from a Compose file |
 //! | [`others`] | which of them are another Source's |
 //! | [`diff`] | what to apply, what to delete |
 //! | [`apply`] | one document into the registry |
@@ -26,11 +26,11 @@
 //! | [`run`] | when to pass |
 
 pub mod apply;
+mod compose;
 pub mod diff;
 pub mod files;
 pub mod load;
 pub mod others;
-pub mod parse;
 pub mod run;
 pub mod status;
 pub mod sync;
@@ -39,7 +39,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::json;
 
@@ -56,8 +56,15 @@ pub const DESIRED: &str = "desired";
 
 /// Reads a directory once, for `gaia plan`: the same rules as the live syncer.
 pub fn load_directory(directory: &Path, kinds: &Kinds) -> LoadedFiles {
-    let listing = files::real::read_once(directory);
-    let mut loaded = load::load(&listing, kinds);
+    let mut also = BTreeSet::new();
+    let (listing, mut loaded) = loop {
+        let listing = files::real::read_once(directory, &also);
+        let loaded = load::load(&listing, kinds);
+        if loaded.beside.is_subset(&also) {
+            break (listing, loaded);
+        }
+        also.extend(loaded.beside);
+    };
     if let Err(why) = listing.root {
         let message = format!("{} {why}", directory.display());
         loaded.errors.push(crate::api::source::FileError { file: ".".to_owned(), line: None, message });

@@ -14,7 +14,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -78,6 +78,8 @@ pub struct Syncer {
     gitops: Gitops,
     name: String,
     directory: Option<(String, Box<dyn Directory>)>,
+    /// Files beside the directory that its files name.
+    beside: BTreeSet<PathBuf>,
     applied: BTreeMap<ObjectId, Remembered>,
     /// In the inventory, in no file, and still there.
     left: Vec<ObjectId>,
@@ -93,7 +95,14 @@ struct Remembered {
 
 impl Syncer {
     pub fn new(gitops: Gitops, name: impl Into<String>) -> Self {
-        Self { gitops, name: name.into(), directory: None, applied: BTreeMap::new(), left: Vec::new() }
+        Self {
+            gitops,
+            name: name.into(),
+            directory: None,
+            beside: BTreeSet::new(),
+            applied: BTreeMap::new(),
+            left: Vec::new(),
+        }
     }
 
     /// One pass. An error means that the Source itself could not be read or written: try again later.
@@ -109,20 +118,25 @@ impl Syncer {
             self.report(&source, Outcome::Suspended).await?;
             return Ok(Next::After(interval));
         }
-        let listing = self.read(&source.spec.directory).await;
+        let (listing, loaded) = self.read(&source.spec.directory).await;
         if let Err(why) = &listing.root {
             let directory = source.spec.directory.clone();
             self.report(&source, Outcome::Unreadable { why: why.clone(), directory }).await?;
             return Ok(Next::After(interval));
         }
-        self.take_over(&source, listing, interval).await
+        self.take_over(&source, listing, loaded, interval).await
     }
 
-    async fn take_over(&mut self, source: &Source, listing: Listing, interval: Duration) -> ApiResult<Next> {
+    async fn take_over(
+        &mut self,
+        source: &Source,
+        listing: Listing,
+        mut loaded: LoadedFiles,
+        interval: Duration,
+    ) -> ApiResult<Next> {
         let before = source.status.clone().unwrap_or_default();
         let known = before.directory_identity.as_deref();
         let empty = EmptyDirectory::of(&listing, known);
-        let mut loaded = load(&listing, &self.gitops.registry.kinds());
         let refused = self.others(source).await?.refuse(source, &mut loaded);
         let plan = diff(&loaded, &before.inventory, empty, source.spec.prune);
 
@@ -193,13 +207,24 @@ impl Syncer {
         Ok(Others::of(ours, &self.objects().list::<Source>(None).await?))
     }
 
-    async fn read(&mut self, path: &str) -> Listing {
+    /// The directory, and the files beside it that its files name. What those name in turn takes another look.
+    async fn read(&mut self, path: &str) -> (Listing, LoadedFiles) {
         if self.directory.as_ref().is_none_or(|(open, _)| open != path) {
             self.directory = Some((path.to_owned(), self.gitops.files.open(Path::new(path))));
         }
-        match &mut self.directory {
-            Some((_, directory)) => directory.read().await,
-            None => unreachable!("it was opened right above"),
+        let Some((_, directory)) = &mut self.directory else { unreachable!("it was opened right above") };
+        loop {
+            let listing = directory.read(&self.beside).await;
+            let loaded = load(&listing, &self.gitops.registry.kinds());
+            let known = loaded.beside.is_subset(&self.beside);
+            // Grows by every round and is bounded by what files can name; afterwards it is what they do name.
+            match known {
+                true => self.beside.clone_from(&loaded.beside),
+                false => self.beside.extend(loaded.beside.iter().cloned()),
+            }
+            if known || listing.root.is_err() {
+                return (listing, loaded);
+            }
         }
     }
 
@@ -310,7 +335,7 @@ impl Syncer {
             () = self.files_changed() => return false,
             () = sleep(QUIET) => {}
         }
-        self.read(path).await == *listing
+        self.read(path).await.0 == *listing
     }
 
     async fn leave(&self, source: &Source, entry: &InventoryEntry, delete: bool) -> ApiResult<Left> {

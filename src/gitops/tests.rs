@@ -1,6 +1,7 @@
 //! Tables over what is pure: loading, comparing, judging; and the real file system's odd corners.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::symlink,
     path::Path,
@@ -33,7 +34,7 @@ fn listing(files: &[(&str, &str)]) -> Listing {
     let mut files: Vec<_> =
         files.iter().map(|(path, text)| File { path: (*path).to_owned(), text: (*text).to_owned() }).collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Listing { root: Ok(Identity("1:1".to_owned())), files, problems: Vec::new() }
+    Listing { files, ..Listing::empty(Identity("1:1".to_owned()), Path::new("/desired")) }
 }
 
 fn loaded(files: &[(&str, &str)]) -> LoadedFiles {
@@ -306,7 +307,7 @@ fn only_desired_files_are_read() {
     }
     symlink("/nowhere/at/all", root.join(".#lock.yaml")).expect("can be linked");
     symlink("/nowhere/at/all", root.join("lock")).expect("can be linked");
-    let listing = read_once(root);
+    let listing = read_once(root, &BTreeSet::new());
     assert_eq!(paths(&listing), ["a.yaml", "b.yml", "c.json", "deep/er/d.yaml"]);
     assert!(listing.is_complete(), "{listing:?}");
 }
@@ -318,7 +319,7 @@ fn a_mounted_config_map_is_read_once() {
     write(root, "..2026_11_20/a.yaml", "text");
     symlink("..2026_11_20", root.join("..data")).expect("can be linked");
     symlink("..data/a.yaml", root.join("a.yaml")).expect("can be linked");
-    let listing = read_once(root);
+    let listing = read_once(root, &BTreeSet::new());
     assert_eq!(paths(&listing), ["a.yaml"]);
     assert_eq!(listing.files[0].text, "text");
 }
@@ -331,7 +332,7 @@ fn links_in_a_circle_end() {
     symlink("..", root.join("sub/up")).expect("can be linked");
     symlink(".", root.join("self")).expect("can be linked");
     symlink("loop.yaml", root.join("loop.yaml")).expect("can be linked");
-    let listing = read_once(root);
+    let listing = read_once(root, &BTreeSet::new());
     assert_eq!(paths(&listing), ["sub/a.yaml"]);
     assert_eq!(listing.problems.len(), 1, "a link to itself cannot be read: {listing:?}");
 }
@@ -346,7 +347,7 @@ fn what_cannot_be_read_makes_the_listing_incomplete() {
     fs::create_dir(root.join("directory.yaml")).expect("can be made");
     symlink("/nowhere/at/all", root.join("dangling.yaml")).expect("can be linked");
     let socket = std::os::unix::net::UnixListener::bind(root.join("socket.yaml")).expect("can be made");
-    let listing = read_once(root);
+    let listing = read_once(root, &BTreeSet::new());
     drop(socket);
     assert_eq!(paths(&listing), ["good.yaml"]);
     assert_eq!(
@@ -366,7 +367,7 @@ fn a_directory_that_is_not_there_is_not_empty() {
     let root = tempfile::tempdir().expect("a temporary directory");
     write(root.path(), "file", "x");
     for (path, why) in [("missing", "does not exist"), ("file", "is not a directory")] {
-        assert_eq!(read_once(&root.path().join(path)).root, Err(why.to_owned()));
+        assert_eq!(read_once(&root.path().join(path), &BTreeSet::new()).root, Err(why.to_owned()));
     }
 }
 

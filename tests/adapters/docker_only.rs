@@ -50,6 +50,7 @@ async fn everything_the_spec_says_reaches_docker() {
             source: source.map(str::to_owned),
             target: target.to_owned(),
             read_only,
+            ..Mount::default()
         };
         let mut request = world.request("a", Process::Serves).await;
         let spec = &mut request.spec;
@@ -72,6 +73,7 @@ async fn everything_the_spec_says_reaches_docker() {
             cpus: Some("500m".to_owned()),
             memory: Some("64Mi".to_owned()),
             shm_size: Some("1Mi".to_owned()),
+            ..Resources::default()
         });
         spec.stop_signal = Some("SIGINT".to_owned());
         spec.extra_hosts = vec!["elsewhere:192.0.2.1".to_owned()];
@@ -110,10 +112,9 @@ async fn missing_bind_source_is_refused() {
     on_docker(async |world| {
         let mut request = world.request("a", Process::Serves).await;
         request.spec.mounts = vec![Mount {
-            type_: None,
             source: Some("/no/such/directory".to_owned()),
             target: "/data".to_owned(),
-            read_only: None,
+            ..Mount::default()
         }];
         let refused = world.engine.create(&request).await;
         let Err(EngineError::Terminal { reason: TerminalReason::Refused, message }) = refused else {

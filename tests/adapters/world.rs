@@ -126,8 +126,8 @@ pub fn healthcheck() -> Healthcheck {
         command: words("/peer healthcheck"),
         interval_seconds: Some(1),
         timeout_seconds: Some(2),
-        start_period_seconds: None,
         retries: Some(2),
+        ..Healthcheck::default()
     }
 }
 

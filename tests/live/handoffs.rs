@@ -21,7 +21,7 @@ pub fn holder(name: &str) -> Holder {
 }
 
 fn on_card(name: &str, gpu: WorkloadGpu) -> Workload {
-    let gpus = Some(Gpus { count: None, device_ids: vec!["0".to_owned()] });
+    let gpus = Some(Gpus { device_ids: vec!["0".to_owned()], ..Gpus::default() });
     let mut made = workload(name, ContainerSpec { image: format!("{name}:1"), gpus, ..ContainerSpec::default() });
     made.spec.gpu = Some(WorkloadGpu { members: vec!["gpu0".to_owned()], ..gpu });
     made

@@ -183,7 +183,7 @@ async fn a_card_shows_who_uses_it_and_is_not_written_while_nothing_changes() {
     let used = |status: &GpuStatus| status.memory.map_or(0, |memory| memory.used_mib);
     world.until_gpu("gpu0", "seen", |status| used(status) == 512 && status.processes.is_empty()).await;
 
-    let gpus = Some(Gpus { count: None, device_ids: vec!["0".to_owned()] });
+    let gpus = Some(Gpus { device_ids: vec!["0".to_owned()], ..Gpus::default() });
     world.create(workload("llm", ContainerSpec { gpus, ..from_image("llm:1") })).await;
     world.until_running("llm").await;
     let busy = world.until_gpu("gpu0", "in use", |status| used(status) == 4608).await;

@@ -57,7 +57,7 @@ fn gpu(index: u32, owner: Option<&str>) -> Gpu {
 }
 
 fn container_spec(name: &str) -> ContainerSpec {
-    let gpus = Gpus { count: Some(-1), device_ids: Vec::new() };
+    let gpus = Gpus { count: Some(-1), ..Gpus::default() };
     ContainerSpec { image: format!("{name}:1"), gpus: Some(gpus), ..ContainerSpec::default() }
 }
 

@@ -213,9 +213,9 @@ impl Files for Skipping {
 struct SkippingDirectory(Box<dyn Directory>);
 
 impl Directory for SkippingDirectory {
-    fn read(&mut self) -> BoxFuture<'_, Listing> {
+    fn read<'a>(&'a mut self, also: &'a std::collections::BTreeSet<std::path::PathBuf>) -> BoxFuture<'a, Listing> {
         async move {
-            let mut listing = self.0.read().await;
+            let mut listing = self.0.read(also).await;
             // What people break in this simulation ends in the middle of a mapping.
             listing.files.retain(|file| file.text.trim_end().ends_with('}'));
             listing

@@ -172,7 +172,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::starting_at(jiff::Timestamp::UNIX_EPOCH));
         let engine = SimulatedContainers::new(clock, Images::default().with("llm", Image::present(behaviour)));
         let gpus = SimulatedGpus::of_24_gib(engine.clone(), 2);
-        let wanted = Wanted { count: None, device_ids: vec!["1".to_owned()] };
+        let wanted = Wanted { device_ids: vec!["1".to_owned()], ..Wanted::default() };
         let request = ContainerRequest {
             name: "llm".to_owned(),
             spec: ContainerSpec { image: "llm".to_owned(), gpus: Some(wanted), ..ContainerSpec::default() },

@@ -221,7 +221,7 @@ fn is_to_run(workload: &Workload, variant: Variant) -> bool {
 
 /// What a container that somebody else made uses is not known: it counts.
 pub fn uses_gpu(container: &crate::api::container::ContainerSpec) -> bool {
-    container.gpus.is_some() || container.adopt.is_some()
+    container.may_use_gpu()
 }
 
 fn wanted_by(claim: &GpuClaim, name: &str) -> Wanted {

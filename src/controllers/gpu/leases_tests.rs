@@ -191,7 +191,7 @@ fn a_workload_that_is_to_run_gets_a_free_card() {
     let mut workload = Workload::new("llm", Default::default());
     workload.metadata.namespace = Some("default".into());
     let container =
-        ContainerSpec { gpus: Some(Gpus { count: Some(-1), device_ids: vec![] }), ..ContainerSpec::default() };
+        ContainerSpec { gpus: Some(Gpus { count: Some(-1), ..Gpus::default() }), ..ContainerSpec::default() };
     workload.spec.live = Some(LiveSpec { running: true, container });
     workload.spec.gpu = Some(WorkloadGpu { members: vec!["gpu0".into()], ..WorkloadGpu::default() });
     table.world.workloads.push(Arc::new(workload));

@@ -1,10 +1,14 @@
 //! How files are reached: a trait, the real file system beneath it, a simulated one beside it.
 
+mod beside;
 pub mod real;
 mod scan;
 pub mod simulated;
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use futures::future::BoxFuture;
 
@@ -16,8 +20,9 @@ pub trait Files: Send + Sync + 'static {
 
 /// One directory tree, read and watched.
 pub trait Directory: Send + Sync {
-    /// Everything under the directory now.
-    fn read(&mut self) -> BoxFuture<'_, Listing>;
+    /// Everything under the directory now, and the files of `also`, wherever they are (absolute paths). Those are watched too
+    /// until the next read.
+    fn read<'a>(&'a mut self, also: &'a BTreeSet<PathBuf>) -> BoxFuture<'a, Listing>;
 
     /// Completes when something may have changed since the last `read` began, also when nothing has. A hint: not every
     /// file system tells. Cancel-safe.
@@ -33,11 +38,29 @@ pub struct Listing {
     pub files: Vec<File>,
     /// Places that could not be read.
     pub problems: Vec<Problem>,
+    /// Where it is: an absolute path.
+    pub directory: PathBuf,
+    /// The files that were asked for beside those.
+    pub beside: BTreeMap<PathBuf, Beside>,
 }
+
+/// A file's text; `None`: there is no such file. Or why it cannot be read.
+pub type Beside = Result<Option<String>, String>;
 
 impl Listing {
     pub fn unreadable(why: impl Into<String>) -> Self {
-        Self { root: Err(why.into()), files: Vec::new(), problems: Vec::new() }
+        Self { root: Err(why.into()), ..Self::empty(Identity(String::new()), Path::new("/")) }
+    }
+
+    /// Nothing is in it.
+    pub fn empty(identity: Identity, directory: &Path) -> Self {
+        Self {
+            root: Ok(identity),
+            files: Vec::new(),
+            problems: Vec::new(),
+            directory: directory.to_owned(),
+            beside: BTreeMap::new(),
+        }
     }
 
     /// Everything was read: what is not here is not there.

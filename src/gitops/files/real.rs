@@ -2,10 +2,11 @@
 //!
 //! A watch on a directory says nothing about what was in it before, and none survives the removal of its directory. So
 //! the watches follow the listing: read, watch every directory that was seen, and read again if one of them was not
-//! watched before. The nearest existing directory above is watched too, so that a directory that comes (back) is heard.
+//! watched before. The nearest existing directory above is watched too, so that a directory that comes (back) is heard;
+//! of that one, and of those in which only a file beside lies, no other news counts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,7 +21,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::{
-    Directory, Files, Identity, Listing,
+    Directory, Files, Identity, Listing, beside,
     scan::{Scan, identity, scan},
 };
 
@@ -40,8 +41,9 @@ impl Files for RealFiles {
 }
 
 /// Reads once, watches nothing.
-pub fn read_once(directory: &Path) -> Listing {
-    scan(directory).listing
+pub fn read_once(directory: &Path, also: &BTreeSet<PathBuf>) -> Listing {
+    let root = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    Listing { beside: beside::read(also), ..scan(&root).listing }
 }
 
 struct RealDirectory {
@@ -52,10 +54,11 @@ struct RealDirectory {
 }
 
 impl Directory for RealDirectory {
-    fn read(&mut self) -> BoxFuture<'_, Listing> {
+    fn read<'a>(&'a mut self, also: &'a BTreeSet<PathBuf>) -> BoxFuture<'a, Listing> {
         async move {
             let (root, wake, watches) = (self.root.clone(), self.wake.clone(), self.watches.take());
-            match tokio::task::spawn_blocking(move || read(&root, &wake, watches)).await {
+            let also = also.clone();
+            match tokio::task::spawn_blocking(move || read(&root, &also, &wake, watches)).await {
                 Ok((listing, watches)) => {
                     self.watches = watches;
                     listing
@@ -72,21 +75,28 @@ impl Directory for RealDirectory {
     }
 }
 
-fn read(root: &Path, wake: &Arc<Notify>, mut watches: Option<Watches>) -> (Listing, Option<Watches>) {
+fn read(
+    root: &Path,
+    also: &BTreeSet<PathBuf>,
+    wake: &Arc<Notify>,
+    mut watches: Option<Watches>,
+) -> (Listing, Option<Watches>) {
     let mut round = 0;
     loop {
         // What was told before is in what is read now.
         wake.notified().now_or_never();
         let Scan { listing, mut directories } = scan(root);
+        let listing = Listing { beside: beside::read(also), ..listing };
         // Of the directory above only the way to the root matters; it may be as busy as /tmp.
-        let mut above = None;
-        if let Some((path, identity)) = nearest_above(root)
-            && !directories.contains_key(&path)
-        {
-            directories.insert(path.clone(), identity);
-            above = Some(path);
+        let (around, files) = beside::places(also);
+        let mut heed = Heed { root: root.to_owned(), quiet: BTreeSet::new(), files };
+        for (path, identity) in nearest_above(root).into_iter().chain(around) {
+            if !directories.contains_key(&path) {
+                directories.insert(path.clone(), identity);
+                heed.quiet.insert(path);
+            }
         }
-        let (kept, grown) = Watches::follow(watches, root, above, directories, wake);
+        let (kept, grown) = Watches::follow(watches, heed, directories, wake);
         watches = kept;
         round += 1;
         if !grown {
@@ -107,28 +117,47 @@ fn nearest_above(root: &Path) -> Option<(PathBuf, Identity)> {
 struct Watches {
     watcher: RecommendedWatcher,
     directories: BTreeMap<PathBuf, Identity>,
-    above: Option<PathBuf>,
+    heed: Heed,
+}
+
+/// Which news counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Heed {
+    root: PathBuf,
+    /// Directories of which only the way to the root, and to these files, counts.
+    quiet: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Heed {
+    fn concerns(&self, paths: &[PathBuf]) -> bool {
+        let near = |path: &PathBuf| {
+            self.root.starts_with(path)
+                || self.files.iter().any(|file| file.starts_with(path))
+                || path.parent().is_none_or(|parent| !self.quiet.contains(parent))
+        };
+        paths.is_empty() || paths.iter().any(near)
+    }
 }
 
 impl Watches {
     /// Watches exactly `wanted`; true if something is watched now that was not before.
     fn follow(
         before: Option<Self>,
-        root: &Path,
-        above: Option<PathBuf>,
+        heed: Heed,
         wanted: BTreeMap<PathBuf, Identity>,
         wake: &Arc<Notify>,
     ) -> (Option<Self>, bool) {
         // A watch of a directory that went away, or became another, cannot be trusted by its path: start afresh.
         let reusable = before.filter(|watches| {
-            watches.above == above && watches.directories.iter().all(|(path, was)| wanted.get(path) == Some(was))
+            watches.heed == heed && watches.directories.iter().all(|(path, was)| wanted.get(path) == Some(was))
         });
         let mut watches = match reusable {
             Some(watches) => watches,
-            None => match watcher(root, above.clone(), wake) {
-                Ok(watcher) => Self { watcher, directories: BTreeMap::new(), above },
+            None => match watcher(heed.clone(), wake) {
+                Ok(watcher) => Self { watcher, directories: BTreeMap::new(), heed },
                 Err(error) => {
-                    warn!(directory = %root.display(), %error, "cannot watch for changes, only the interval is left");
+                    warn!(directory = %heed.root.display(), %error, "cannot watch for changes, only the interval is left");
                     return (None, false);
                 }
             },
@@ -150,11 +179,11 @@ impl Watches {
     }
 }
 
-fn watcher(root: &Path, above: Option<PathBuf>, wake: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let (root, wake) = (root.to_owned(), wake.clone());
+fn watcher(heed: Heed, wake: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let wake = wake.clone();
     notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let relevant = match event {
-            Ok(event) => is_change(event.kind) && concerns(&event.paths, &root, above.as_deref()),
+            Ok(event) => is_change(event.kind) && heed.concerns(&event.paths),
             // Something was lost: look.
             Err(_) => true,
         };
@@ -171,9 +200,4 @@ fn is_change(kind: EventKind) -> bool {
         EventKind::Access(_) => false,
         EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
     }
-}
-
-fn concerns(paths: &[PathBuf], root: &Path, above: Option<&Path>) -> bool {
-    let near = |path: &PathBuf| root.starts_with(path) || above.is_none_or(|above| path.parent() != Some(above));
-    paths.is_empty() || paths.iter().any(near)
 }

@@ -35,7 +35,7 @@ pub fn scan(root: &Path) -> Scan {
             match fs::read_dir(root) {
                 Ok(_) => {
                     scanner.directory(root, &identity, &mut Vec::new());
-                    Listing { root: Ok(identity), files: Vec::new(), problems: Vec::new() }
+                    Listing::empty(identity, root)
                 }
                 Err(error) => Listing::unreadable(describe(&error)),
             }
@@ -100,29 +100,16 @@ impl Scanner<'_> {
     }
 
     fn read(&mut self, path: &Path, metadata: &Metadata) -> Result<String, String> {
-        // A pipe would block for ever.
-        if !metadata.is_file() {
-            return Err("is not a regular file".to_owned());
-        }
         if self.files.len() >= MAX_FILES {
             return Err(format!("more than {MAX_FILES} files"));
         }
         self.watch_target(path);
-        let mut bytes = Vec::new();
-        // Bounded by what is read, not by what the metadata said: the file may grow meanwhile.
-        let file = fs::File::open(path).map_err(|error| describe(&error))?;
-        let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe(&error))?;
-        if read as u64 > MAX_FILE_BYTES {
-            return Err(format!("is larger than {} MiB", MAX_FILE_BYTES >> 20));
-        }
-        self.bytes += read as u64;
+        let text = text(path, metadata)?;
+        self.bytes += text.len() as u64;
         if self.bytes > MAX_TOTAL_BYTES {
             return Err(format!("all files together are larger than {} MiB", MAX_TOTAL_BYTES >> 20));
         }
-        String::from_utf8(bytes).map_err(|error| {
-            let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-            format!("line {line} is not UTF-8")
-        })
+        Ok(text)
     }
 
     /// Where a link leads is watched too.
@@ -147,11 +134,30 @@ impl Scanner<'_> {
     }
 }
 
+/// What a file says, or why that cannot be known.
+pub(super) fn text(path: &Path, metadata: &Metadata) -> Result<String, String> {
+    // A pipe would block for ever.
+    if !metadata.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    // Bounded by what is read, not by what the metadata said: the file may grow meanwhile.
+    let file = fs::File::open(path).map_err(|error| describe(&error))?;
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe(&error))?;
+    if read as u64 > MAX_FILE_BYTES {
+        return Err(format!("is larger than {} MiB", MAX_FILE_BYTES >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        format!("line {line} is not UTF-8")
+    })
+}
+
 pub fn identity(metadata: &Metadata) -> Identity {
     Identity(format!("{}:{}", metadata.dev(), metadata.ino()))
 }
 
-fn describe(error: &io::Error) -> String {
+pub(super) fn describe(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "does not exist".to_owned(),
         ErrorKind::PermissionDenied => "may not be read".to_owned(),

@@ -1,7 +1,7 @@
 //! Files in memory: for the simulator and for tests that need odd moments.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -78,13 +78,20 @@ impl SimulatedFiles {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn list(&self, directory: &Path) -> Listing {
+    fn list(&self, directory: &Path, also: &BTreeSet<PathBuf>) -> Listing {
         let tree = self.lock();
         let Some(identity) = tree.directories.get(directory) else {
             return Listing::unreadable("no such directory");
         };
-        let mut listing =
-            Listing { root: Ok(Identity(format!("simulated:{identity}"))), files: Vec::new(), problems: Vec::new() };
+        let mut listing = Listing::empty(Identity(format!("simulated:{identity}")), directory);
+        for path in also {
+            let found = match tree.files.get(path) {
+                Some(Content::Text(text)) => Ok(Some(text.clone())),
+                Some(Content::Unreadable(why)) => Err(why.clone()),
+                None => Ok(None),
+            };
+            listing.beside.insert(path.clone(), found);
+        }
         for (path, content) in &tree.files {
             let Ok(relative) = path.strip_prefix(directory) else { continue };
             let path = relative.to_string_lossy().into_owned();
@@ -115,9 +122,9 @@ struct SimulatedDirectory {
 }
 
 impl Directory for SimulatedDirectory {
-    fn read(&mut self) -> BoxFuture<'_, Listing> {
+    fn read<'a>(&'a mut self, also: &'a BTreeSet<PathBuf>) -> BoxFuture<'a, Listing> {
         self.changes.mark_unchanged();
-        let listing = self.files.list(&self.path);
+        let listing = self.files.list(&self.path, also);
         async move { listing }.boxed()
     }
 

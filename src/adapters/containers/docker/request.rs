@@ -1,16 +1,18 @@
 //! Our words for a container into Docker's. Everything the spec says is passed on.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, str::FromStr};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, EndpointSettings, HealthConfig, HostConfig, Mount as DockerMount,
-    MountType as DockerMountType, NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
+    Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum as Propagation,
+    MountType as DockerMountType, MountVolumeOptions, NetworkingConfig, PortBinding, PortMap, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::{
     adapters::containers::{ContainerRequest, EngineError, EngineResult, TerminalReason},
     api::{
-        container::{ContainerSpec, Gpus, Healthcheck, Mount, MountType, Port, Protocol},
+        container::{ContainerSpec, Gpus, Healthcheck, Logging, Mount, MountType, Port, Protocol},
         quantity,
     },
 };
@@ -34,6 +36,10 @@ pub(super) fn body(request: &ContainerRequest) -> EngineResult<ContainerCreateBo
         healthcheck: spec.healthcheck.as_ref().map(health_config),
         labels: Some(labels),
         stop_signal: spec.stop_signal.clone(),
+        hostname: spec.hostname.clone(),
+        domainname: spec.domainname.clone(),
+        open_stdin: spec.stdin,
+        tty: spec.tty,
         host_config: Some(host_config(request)?),
         networking_config: request.networks.first().map(|(network, aliases)| NetworkingConfig {
             endpoints_config: Some(HashMap::from([(network.clone(), endpoint(aliases))])),
@@ -63,10 +69,70 @@ fn host_config(request: &ContainerRequest) -> EngineResult<HostConfig> {
         nano_cpus: number(resources.cpus.as_deref(), nano_cpus)?,
         memory: number(resources.memory.as_deref(), quantity::bytes)?,
         shm_size: number(resources.shm_size.as_deref(), quantity::bytes)?,
+        memory_reservation: number(resources.memory_reservation.as_deref(), quantity::bytes)?,
+        memory_swap: match resources.memory_swap.as_deref() {
+            Some("-1") => Some(-1),
+            limit => number(limit, quantity::bytes)?,
+        },
+        pids_limit: resources.pids,
+        cpu_shares: resources.cpu_shares,
+        cpuset_cpus: resources.cpuset,
         init: spec.init,
-        extra_hosts: (!spec.extra_hosts.is_empty()).then(|| spec.extra_hosts.clone()),
+        extra_hosts: some(&spec.extra_hosts),
+        readonly_rootfs: spec.read_only,
+        privileged: spec.privileged,
+        cap_add: some(&spec.cap_add),
+        cap_drop: some(&spec.cap_drop),
+        security_opt: some(&spec.security_opt),
+        group_add: some(&spec.group_add),
+        ipc_mode: spec.ipc.clone(),
+        pid_mode: spec.pid.clone(),
+        tmpfs: (!spec.tmpfs.is_empty()).then(|| spec.tmpfs.iter().map(|line| split(line)).collect()),
+        ulimits: (!spec.ulimits.is_empty()).then(|| ulimits(spec)),
+        sysctls: (!spec.sysctls.is_empty()).then(|| spec.sysctls.clone().into_iter().collect()),
+        devices: (!spec.devices.is_empty()).then(|| spec.devices.iter().map(|line| device(line)).collect()),
+        dns: some(&spec.dns),
+        dns_search: some(&spec.dns_search),
+        dns_options: some(&spec.dns_options),
+        log_config: spec.logging.as_ref().map(log_config),
+        runtime: spec.runtime.clone(),
         ..HostConfig::default()
     })
+}
+
+/// Docker tells "none" from "none given" in some lists; ours never mean the former.
+fn some(list: &[String]) -> Option<Vec<String>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+/// `/run:size=64m`
+fn split(line: &str) -> (String, String) {
+    let (path, options) = line.split_once(':').unwrap_or((line, ""));
+    (path.to_owned(), options.to_owned())
+}
+
+fn ulimits(spec: &ContainerSpec) -> Vec<ResourcesUlimits> {
+    let limit = |(name, limit): (&String, &crate::api::container::Ulimit)| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: Some(limit.soft),
+        hard: Some(limit.hard),
+    };
+    spec.ulimits.iter().map(limit).collect()
+}
+
+/// `/dev/a:/dev/b:rwm`; what is left out is as docker run has it.
+fn device(line: &str) -> DeviceMapping {
+    let mut parts = line.splitn(3, ':');
+    let on_host = parts.next().unwrap_or_default();
+    DeviceMapping {
+        path_on_host: Some(on_host.to_owned()),
+        path_in_container: Some(parts.next().unwrap_or(on_host).to_owned()),
+        cgroup_permissions: Some(parts.next().unwrap_or("rwm").to_owned()),
+    }
+}
+
+fn log_config(logging: &Logging) -> HostConfigLogConfig {
+    HostConfigLogConfig { typ: logging.driver.clone(), config: Some(logging.options.clone().into_iter().collect()) }
 }
 
 /// Docker counts in numbers; the schema has looked at the text already, but not at files of an older version.
@@ -117,8 +183,26 @@ fn mount(mount: &Mount) -> EngineResult<DockerMount> {
         source,
         target: Some(mount.target.clone()),
         read_only: mount.read_only,
+        bind_options: bind_options(mount)?,
+        volume_options: mount
+            .no_copy
+            .map(|no_copy| MountVolumeOptions { no_copy: Some(no_copy), ..MountVolumeOptions::default() }),
         ..DockerMount::default()
     })
+}
+
+fn bind_options(mount: &Mount) -> EngineResult<Option<MountBindOptions>> {
+    if mount.propagation.is_none() && mount.create_source.is_none() {
+        return Ok(None);
+    }
+    let propagation = match &mount.propagation {
+        None => None,
+        Some(name) => {
+            let known = Propagation::from_str(name);
+            Some(known.map_err(|_| refused(format!("{name:?} is no propagation of mounts")))?)
+        }
+    };
+    Ok(Some(MountBindOptions { propagation, create_mountpoint: mount.create_source, ..MountBindOptions::default() }))
 }
 
 fn device_request(gpus: &Gpus) -> Option<DeviceRequest> {
@@ -126,20 +210,31 @@ fn device_request(gpus: &Gpus) -> Option<DeviceRequest> {
     (by_id || gpus.count.is_some()).then(|| DeviceRequest {
         count: if by_id { None } else { gpus.count },
         device_ids: by_id.then(|| gpus.device_ids.clone()),
-        capabilities: Some(vec![vec!["gpu".to_owned()]]),
-        ..DeviceRequest::default()
+        capabilities: Some(vec![some(&gpus.capabilities).unwrap_or_else(|| vec!["gpu".to_owned()])]),
+        driver: gpus.driver.clone(),
+        options: (!gpus.options.is_empty()).then(|| gpus.options.clone().into_iter().collect()),
     })
 }
 
 fn health_config(check: &Healthcheck) -> HealthConfig {
     let nanos = |seconds: u32| i64::from(seconds) * 1_000_000_000;
+    let words = |first: &str, rest: &[String]| {
+        Some(std::iter::once(first.to_owned()).chain(rest.iter().cloned()).collect::<Vec<_>>())
+    };
+    let test = match (&check.shell, check.disabled) {
+        (_, Some(true)) => words("NONE", &[]),
+        (Some(line), _) => words("CMD-SHELL", std::slice::from_ref(line)),
+        // The image's, at other times.
+        (None, _) if check.command.is_empty() => None,
+        (None, _) => words("CMD", &check.command),
+    };
     HealthConfig {
-        test: Some(std::iter::once("CMD".to_owned()).chain(check.command.iter().cloned()).collect()),
+        test,
         interval: check.interval_seconds.map(nanos),
         timeout: check.timeout_seconds.map(nanos),
         start_period: check.start_period_seconds.map(nanos),
         retries: check.retries.map(i64::from),
-        start_interval: None,
+        start_interval: check.start_interval_seconds.map(nanos),
     }
 }
 
@@ -166,8 +261,8 @@ mod tests {
 
     #[test]
     fn gpus_become_a_device_request() {
-        let by_count = ContainerSpec { gpus: Some(Gpus { count: Some(-1), device_ids: vec![] }), ..Default::default() };
-        let by_id = Gpus { count: None, device_ids: vec!["GPU-1".to_owned()] };
+        let by_count = ContainerSpec { gpus: Some(Gpus { count: Some(-1), ..Gpus::default() }), ..Default::default() };
+        let by_id = Gpus { device_ids: vec!["GPU-1".to_owned()], ..Gpus::default() };
         let by_id = ContainerSpec { gpus: Some(by_id), ..Default::default() };
         let requests = |spec| body_of(spec).host_config.expect("one").device_requests.expect("one");
         assert_eq!(requests(by_count)[0].count, Some(-1));
