@@ -9,6 +9,7 @@
 //! process begins by looking at what there is.
 
 pub mod backup;
+pub mod compose;
 mod expiry;
 pub mod plan;
 mod readiness;

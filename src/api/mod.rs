@@ -61,6 +61,10 @@ pub const VERSION: &str = "v1alpha1";
 
 /// Labels that everything we make in reality carries, so that a fresh process finds its own again.
 pub mod label {
+    /// Compose's own, on what it made.
+    pub const COMPOSE_PROJECT: &str = "com.docker.compose.project";
+    pub const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+    pub const COMPOSE_ONEOFF: &str = "com.docker.compose.oneoff";
     /// uid of the owning object.
     pub const OWNER_UID: &str = "gaia.dev/owner-uid";
     /// `namespace/name` of the owning Workload.

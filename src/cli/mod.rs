@@ -20,6 +20,7 @@ mod gpu;
 mod handoff;
 mod health;
 mod holder;
+mod import;
 mod kubeconfig;
 mod manifest;
 mod objects;
@@ -108,6 +109,9 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Delete objects
     Delete(delete::DeleteArgs),
+    /// Make desired files from what describes a host already
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// Show what the controllers would do for a directory of files, and do nothing
     Plan(plan::PlanArgs),
     /// Save every object to a file, from a running server or a stopped one's data directory
@@ -146,6 +150,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Serve(args) => serve::run(args, out),
         Command::Demo(args) => demo::run(&args, out),
         Command::Plan(args) => plan::run(&args, out),
+        Command::Import(command) => import::run(&command, out),
         Command::Status(args) => block_on(stack::status::run(args, out)),
         Command::Gpu(command) => block_on(gpu::run(command, out)),
         Command::Handoff(command) => block_on(handoff::run(command, out)),

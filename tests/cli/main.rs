@@ -4,6 +4,7 @@ mod backup;
 mod client;
 mod demo;
 mod disk;
+mod import;
 mod offline;
 mod orchestrator;
 mod plan;

@@ -339,6 +339,24 @@ pub const CASES: &[Case] = &[
     ),
     state(
         "Workload",
+        "compose is resolved by who reads the files (a Source, gaia plan, gaia import compose); over the API write what it comes to",
+        r#"{"spec": {"live": {"container": {"image": "busybox", "compose": {"file": "/c.yaml", "service": "web"}}}}}"#,
+        r#"{"spec": {"live": {"container": {"image": null, "compose": {"file": "/c.yaml", "service": "web"}}}}}"#,
+    ),
+    state(
+        "Workload",
+        "what comes from a Compose file is taken over where it matches, without adopt",
+        r#"{"spec": {"live": {"container": {"image": "busybox", "compose": {"file": "/c.yaml", "service": "web"}}}}}"#,
+        r#"{"spec": {"live": {"container": {"image": "busybox", "compose": {"file": "/c.yaml", "service": "web"}, "adopt": {"name": "old"}}}}}"#,
+    ),
+    state(
+        "Workload",
+        "at most one of command, shell and disabled may be given",
+        r#"{"spec": {"live": {"container": {"image": "busybox", "healthcheck": {"shell": "true", "disabled": false}}}}}"#,
+        r#"{"spec": {"live": {"container": {"image": "busybox", "healthcheck": {"shell": "true", "command": ["true"]}}}}}"#,
+    ),
+    state(
+        "Workload",
         "exactly one of http, tcp, exec and docker must be given",
         r#"{"spec": {"probes": {"liveness": {"docker": {}}}}}"#,
         r#"{"spec": {"probes": {"liveness": {"docker": {}, "tcp": {"port": 80}}}}}"#,

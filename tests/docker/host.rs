@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
 };
@@ -96,11 +96,31 @@ impl Host {
         succeeded(output, &format!("docker {args:?}"))
     }
 
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    pub fn desired(&self) -> PathBuf {
+        self.dir.path().join("desired")
+    }
+
+    /// What it complains of.
+    pub fn kubectl_fails(&self, args: &[&str]) -> String {
+        let output = self.kubectl_command(args).output().expect("kubectl runs; ./test installs it");
+        assert!(!output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     pub fn kubectl(&self, args: &[&str]) -> String {
+        let mut kubectl = self.kubectl_command(args);
+        succeeded(kubectl.output().expect("kubectl runs; ./test installs it"), &format!("kubectl {args:?}"))
+    }
+
+    fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut kubectl = Command::new("kubectl");
         kubectl.arg("--server").arg(&self.server.url).arg("--cache-dir").arg(self.dir.path().join("cache"));
         kubectl.env("KUBECONFIG", self.dir.path().join("no-kubeconfig")).args(args);
-        succeeded(kubectl.output().expect("kubectl runs; ./test installs it"), &format!("kubectl {args:?}"))
+        kubectl
     }
 
     pub fn inspect(&self, name: &str) -> Option<Seen> {

@@ -10,6 +10,7 @@ mod program;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compose;
 mod host;
 mod watcher;
 

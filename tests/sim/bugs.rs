@@ -121,6 +121,14 @@ impl Containers for Seam {
         .boxed()
     }
 
+    fn differences<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        spec: &'a gaia::api::container::ContainerSpec,
+    ) -> BoxFuture<'a, EngineResult<Vec<String>>> {
+        self.engine.differences(id, spec)
+    }
+
     fn create<'a>(&'a self, request: &'a ContainerRequest) -> BoxFuture<'a, EngineResult<ContainerId>> {
         async move {
             let made = self.engine.create(request).await;

@@ -173,6 +173,14 @@ pub trait Containers: Send + Sync + 'static {
     /// By id or name.
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>>;
 
+    /// How a container, whoever made it, differs from one made from `spec`: a sentence each, without any value that may be a
+    /// secret. None: the two are alike.
+    fn differences<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        spec: &'a ContainerSpec,
+    ) -> BoxFuture<'a, EngineResult<Vec<String>>>;
+
     /// Makes, does not start. `Terminal(NameTaken)` when the name is in use, whoever has it.
     fn create<'a>(&'a self, request: &'a ContainerRequest) -> BoxFuture<'a, EngineResult<ContainerId>>;
 

@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use kube::ResourceExt;
 
 use super::{observe::Party, proof::is_stopped};
-use crate::api::{
-    gpu::Measure,
-    gpustep::{AcquireStep, HttpStep, NoSettings, ReleaseStep},
-    workload::{Variant, Workload},
+use crate::{
+    api::{
+        gpu::Measure,
+        gpustep::{AcquireStep, HttpStep, NoSettings, ReleaseStep},
+        workload::{Variant, Workload},
+    },
+    controllers::workload::names,
 };
 
 /// Seconds beyond a container's own grace that a stop may take.
@@ -75,7 +78,15 @@ pub fn adopted(workload: &Workload, variant: Variant) -> Option<&str> {
         Variant::Live => workload.spec.live.as_ref().map(|live| &live.container),
         Variant::Candidate => workload.spec.candidate.as_ref().map(|candidate| &candidate.container),
     };
-    container.and_then(|c| c.adopt.as_ref()).map(|adopt| adopt.name.as_str())
+    let container = container?;
+    if let Some(adopt) = &container.adopt {
+        return Some(&adopt.name);
+    }
+    // One of Compose's that was taken over has neither our name nor our labels.
+    let status = workload.status.as_ref().filter(|_| container.compose.is_some())?;
+    let seen = if variant == Variant::Live { status.live.as_ref() } else { status.candidate.as_ref() }?;
+    let ours = names::container(&workload.namespace().unwrap_or_default(), &workload.name_any(), variant);
+    seen.container_name.as_deref().filter(|name| *name != ours)
 }
 
 /// Workloads that the steps speak to.

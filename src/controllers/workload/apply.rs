@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     adapters::containers::{ContainerId, EngineError, EngineResult},
-    api::workload::{Variant, Workload},
+    api::{
+        container::ContainerSpec,
+        workload::{Variant, Workload},
+    },
     runtime::{
         events::Note,
         objects::Objects,
@@ -58,6 +61,9 @@ impl<O: Objects> WorkloadReconciler<O> {
             Action::Create { request, .. } => {
                 let namespace = workload.metadata.namespace.as_deref().unwrap_or("default");
                 containers.ensure_network(&names::network(namespace)).await?;
+                for network in networks_to_make(&request.spec) {
+                    containers.ensure_network(network).await?;
+                }
                 containers.create(request).await.map(drop)
             }
             Action::Start { container, network, .. } => self.start(&container.id, network.as_deref()).await,
@@ -94,6 +100,12 @@ impl<O: Objects> WorkloadReconciler<O> {
         }
         self.containers.start(id).await
     }
+}
+
+/// Those that the spec lets us make.
+fn networks_to_make(spec: &ContainerSpec) -> impl Iterator<Item = &String> {
+    let may = |name: &&String| spec.network_options.get(*name).is_some_and(|options| options.create == Some(true));
+    spec.networks.iter().filter(may)
 }
 
 fn gone_is_fine(result: EngineResult<()>) -> EngineResult<()> {

@@ -123,7 +123,9 @@ fn kept<'a>(workload: &Workload, variant: Variant, seen: &'a VariantSeen) -> Opt
     match decide::wish(workload, variant) {
         Wish::Absent => None,
         Wish::Adopt { .. } => seen.named.as_ref(),
-        Wish::Inline { spec, .. } => choose(&seen.ours, Some(&spec.hash())),
+        Wish::Inline { spec, .. } => {
+            choose(&seen.ours, Some(&spec.hash())).or(seen.composed.as_ref().map(|composed| &composed.container))
+        }
     }
 }
 

@@ -191,5 +191,9 @@ fn names_wanted(workload: &Workload) -> Vec<String> {
             ContainerSource::Inline(_) => names::container(namespace, &workload.name_any(), variant),
             ContainerSource::Adopt { name } => name.to_owned(),
         })
+        // What was taken over from Compose keeps the name that it has.
+        .chain(workload.status.iter().flat_map(|status| {
+            [&status.live, &status.candidate].into_iter().flatten().filter_map(|variant| variant.container_name.clone())
+        }))
         .collect()
 }

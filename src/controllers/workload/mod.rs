@@ -15,7 +15,9 @@
 //! | [`names`], [`reason`] | what things are called |
 //!
 //! What counts as ours: a container with our owner's uid and a variant among its labels. Nothing else is ever made,
-//! renamed, attached or removed; a container that a spec adopts by name is started and stopped, no more.
+//! renamed, attached or removed; a container that a spec adopts by name is started and stopped, no more. What Compose made
+//! for the service that a spec was taken from is taken over while it is as the spec says, and gives way to one of ours when the
+//! spec changes ([`variant`]).
 
 pub mod apply;
 pub mod conclusion;

@@ -22,10 +22,14 @@ pub fn network(namespace: &str) -> String {
 
 /// Networks of a variant's container with the aliases on each: the active one answers to the workload's name.
 pub fn networks(namespace: &str, workload: &str, spec: &ContainerSpec, active: bool) -> Vec<(String, Vec<String>)> {
-    let aliases = if active { vec![workload.to_owned()] } else { Vec::new() };
+    let aliases = |network: &str| {
+        let stated = spec.network_options.get(network).map(|options| options.aliases.as_slice()).unwrap_or_default();
+        let others = stated.iter().filter(|alias| *alias != workload).cloned();
+        active.then(|| workload.to_owned()).into_iter().chain(others).collect::<Vec<_>>()
+    };
     let own = network(namespace);
     let further = spec.networks.iter().filter(|name| **name != own).cloned();
-    [own.clone()].into_iter().chain(further).map(|name| (name, aliases.clone())).collect()
+    [own.clone()].into_iter().chain(further).map(|name| (name.clone(), aliases(&name))).collect()
 }
 
 /// What a container of ours carries.

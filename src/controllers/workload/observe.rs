@@ -2,14 +2,14 @@
 
 use super::{
     WorkloadReconciler, decide, names,
-    observed::{EngineView, Health, ImageSeen, Observed, VariantSeen, choose},
+    observed::{Composed, EngineView, Health, ImageSeen, Observed, VariantSeen, choose},
     right::{Right, right},
     variant::Wish,
 };
 use crate::{
     adapters::containers::{Container, ContainerId, ContainerState, EngineError, EngineResult},
     api::{
-        container::ContainerSpec,
+        container::{ComposeSource, ContainerSpec},
         gpu::Gpu,
         handoff::Handoff,
         label,
@@ -107,6 +107,10 @@ impl<O: Objects> WorkloadReconciler<O> {
                 seen.named = self.named(&names::container(namespace, &owner.name, variant)).await?;
                 let hash = spec.hash();
                 let keep = choose(&ours, Some(&hash));
+                if keep.is_none() && !shared_with_live(workload, variant) {
+                    seen.composed = self.composed(spec).await?;
+                }
+                let keep = keep.or(seen.composed.as_ref().map(|composed| &composed.container));
                 if running && keep.is_none_or(|c| names::spec_hash(c) != Some(&hash)) {
                     seen.image = self.look_at_image(spec, owner).await?;
                 }
@@ -118,6 +122,26 @@ impl<O: Objects> WorkloadReconciler<O> {
         seen.health = subject.as_ref().map_or_else(Health::default, |c| self.prober.health(owner, c, probes));
         let probed = subject.filter(|c| c.state == ContainerState::Running).map(|c| c.id);
         Ok((seen, probed))
+    }
+
+    /// What Compose runs for the service that the spec was taken from.
+    async fn composed(&self, spec: &ContainerSpec) -> EngineResult<Option<Composed>> {
+        let Some(ComposeSource { project: Some(project), service, .. }) = &spec.compose else { return Ok(None) };
+        let label = |container: &Container, key| container.labels.get(key).cloned().unwrap_or_default();
+        let mut found = self.containers.list(Some((label::COMPOSE_SERVICE, Some(service)))).await?;
+        found.retain(|c| {
+            label(c, label::COMPOSE_PROJECT) == *project
+                && !label(c, label::COMPOSE_ONEOFF).eq_ignore_ascii_case("true")
+                && names::owner(c).is_none()
+        });
+        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        let Some(container) = found.into_iter().next() else { return Ok(None) };
+        match self.containers.differences(&container.id, spec).await {
+            Ok(differences) => Ok(Some(Composed { container, differences })),
+            // It went just now; or the engine would not take the spec, and making one says why.
+            Err(EngineError::NotFound(_) | EngineError::Terminal { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Engines answer to prefixes of ids too: only the name counts.
@@ -134,6 +158,14 @@ impl<O: Objects> WorkloadReconciler<O> {
         };
         Ok(ImageSeen { present: Some(present), pull: self.puller.seen(&spec.image, owner) })
     }
+}
+
+/// One container is not taken over twice.
+fn shared_with_live(workload: &Workload, variant: Variant) -> bool {
+    let live = workload.spec.live.as_ref().and_then(|live| live.container.compose.as_ref());
+    let candidate = workload.spec.candidate.as_ref().and_then(|candidate| candidate.container.compose.as_ref());
+    let same = |a: &ComposeSource, b: &ComposeSource| a.project == b.project && a.service == b.service;
+    variant == Variant::Candidate && live.zip(candidate).is_some_and(|(live, candidate)| same(live, candidate))
 }
 
 fn cards(source: ApiError) -> PassError {

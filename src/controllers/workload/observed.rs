@@ -45,12 +45,22 @@ pub struct VariantSeen {
     /// Whoever has the name the variant's container is to have, or that it adopts.
     pub named: Option<Container>,
     pub image: ImageSeen,
+    /// While there is none of ours: the one that Compose runs for the service which the spec was taken from.
+    pub composed: Option<Composed>,
     /// Of the container that [`choose`] keeps, or the adopted one.
     pub health: Health,
     /// Last failures of actions on this variant, since their last success.
     pub failures: Vec<Failure>,
     /// To use the cards its workload names.
     pub right: Right,
+}
+
+/// A container that Compose made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Composed {
+    pub container: Container,
+    /// From one that would be made from the spec.
+    pub differences: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]

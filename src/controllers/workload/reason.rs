@@ -38,6 +38,8 @@ pub enum Reason {
     NameTaken,
     AdoptedContainerNotFound,
     AdoptedContainerManaged,
+    /// Compose runs a container for the service that is not as the file says.
+    ComposeDiffers,
     DependencyCycle,
     ImageNeverPull,
     ImagePullBackOff,

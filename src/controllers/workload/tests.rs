@@ -2,6 +2,7 @@
 //! container that runs as it should; each test says what is different.
 
 mod bounds;
+mod composed;
 mod failover;
 mod lifecycle;
 mod refusals;

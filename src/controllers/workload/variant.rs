@@ -1,6 +1,7 @@
 //! One variant: what its container should be, what there is, and the next steps from the one to the other. Pure.
 
 mod adopted;
+mod composed;
 mod image;
 mod inline;
 mod run;

@@ -1,5 +1,6 @@
 //! Docker, through its HTTP API (1.41, which is Docker 20.10, and later).
 
+mod differences;
 mod errors;
 mod events;
 mod exec;

@@ -16,10 +16,13 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-use super::{DEADLINE, DockerEngine, errors::Call, events, exec, observe, pull, request};
-use crate::adapters::containers::{
-    Container, ContainerId, ContainerRequest, Containers, EngineError, EngineEvent, EngineResult, ExecResult,
-    PullProgress, TerminalReason,
+use super::{DEADLINE, DockerEngine, differences, errors::Call, events, exec, observe, pull, request};
+use crate::{
+    adapters::containers::{
+        Container, ContainerId, ContainerRequest, Containers, EngineError, EngineEvent, EngineResult, ExecResult,
+        PullProgress, TerminalReason,
+    },
+    api::container::ContainerSpec,
 };
 
 /// Inspections at a time while listing.
@@ -77,6 +80,30 @@ impl DockerEngine {
         Ok(ContainerId(made.id))
     }
 
+    async fn compare(&self, id: &ContainerId, spec: &ContainerSpec) -> EngineResult<Vec<String>> {
+        let docker = self.client().await?;
+        let call = Call::read("inspect", &id.0);
+        let seen = self.within(call, DEADLINE, docker.inspect_container(&id.0, None)).await?;
+        // By its id: the name may mean another one by now. An image that is gone gave nothing that could be told any more.
+        let image = seen.image.clone().unwrap_or_default();
+        let call = Call::read("inspect image", &image);
+        let image = match self.within(call, DEADLINE, docker.inspect_image(&image)).await {
+            Ok(found) => found.config.unwrap_or_default(),
+            Err(EngineError::NotFound(_)) | Err(EngineError::Terminal { .. }) => Default::default(),
+            Err(error) => return Err(error),
+        };
+        let request = ContainerRequest {
+            name: String::new(),
+            spec: spec.clone(),
+            labels: Default::default(),
+            networks: Vec::new(),
+        };
+        let aliases = |network: &String| spec.network_options.get(network).map(|options| options.aliases.clone());
+        let networks: Vec<_> =
+            spec.networks.iter().map(|network| (network.clone(), aliases(network).unwrap_or_default())).collect();
+        Ok(differences::differences(&seen, &image, &request::body(&request)?, &networks))
+    }
+
     /// A container that could not be finished is none. When it cannot be removed either, the caller finds it.
     async fn unmake(&self, docker: &Docker, id: &str, error: EngineError) -> EngineError {
         match self.delete(docker, id).await {
@@ -125,6 +152,14 @@ impl Containers for DockerEngine {
 
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>> {
         self.look(id_or_name).boxed()
+    }
+
+    fn differences<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        spec: &'a ContainerSpec,
+    ) -> BoxFuture<'a, EngineResult<Vec<String>>> {
+        self.compare(id, spec).boxed()
     }
 
     fn create<'a>(&'a self, request: &'a ContainerRequest) -> BoxFuture<'a, EngineResult<ContainerId>> {

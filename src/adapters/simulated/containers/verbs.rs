@@ -11,9 +11,12 @@ use super::{
     lifecycle::terminal,
     machine::{Machine, Moment},
 };
-use crate::adapters::containers::{
-    Container, ContainerId, ContainerRequest, ContainerState, Containers, EngineError, EngineEvent, EngineResult,
-    ExecResult, PullProgress, TerminalReason,
+use crate::{
+    adapters::containers::{
+        Container, ContainerId, ContainerRequest, ContainerState, Containers, EngineError, EngineEvent, EngineResult,
+        ExecResult, PullProgress, TerminalReason,
+    },
+    api::container::ContainerSpec,
 };
 
 /// How long a call that gets no answer takes to say so: the real adapter's deadline.
@@ -162,6 +165,20 @@ impl Containers for SimulatedContainers {
         self.read(|machine| machine.find(id_or_name).map(|held| held.seen.clone())).boxed()
     }
 
+    fn differences<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        spec: &'a ContainerSpec,
+    ) -> BoxFuture<'a, EngineResult<Vec<String>>> {
+        async move {
+            let held =
+                self.read(|machine| machine.get(id).map(|held| (held.seen.image.clone(), held.spec.clone()))).await?;
+            let (image, made_from) = held?;
+            Ok(differences(&image, made_from.as_ref(), spec))
+        }
+        .boxed()
+    }
+
     fn create<'a>(&'a self, request: &'a ContainerRequest) -> BoxFuture<'a, EngineResult<ContainerId>> {
         let effect = Effect::Create { name: request.name.clone(), image: request.spec.image.clone() };
         self.effect(effect, |machine, now| Ok((machine.create(request, now)?, true))).boxed()
@@ -236,6 +253,28 @@ impl Containers for SimulatedContainers {
 }
 
 /// `Some` when the run that was to be stopped is over, one way or another.
+/// Of one that was found only the image is known.
+fn differences(image: &str, made_from: Option<&ContainerSpec>, wanted: &ContainerSpec) -> Vec<String> {
+    let Some(made_from) = made_from else {
+        return (image != wanted.image)
+            .then(|| format!("image is {image}, and is to be {}", wanted.image))
+            .into_iter()
+            .collect();
+    };
+    let fields = |spec: &ContainerSpec| {
+        let spec =
+            ContainerSpec { compose: None, networks: Vec::new(), network_options: Default::default(), ..spec.clone() };
+        serde_json::to_value(spec).ok().and_then(|spec| spec.as_object().cloned()).unwrap_or_default()
+    };
+    let (is, to_be) = (fields(made_from), fields(wanted));
+    let names: std::collections::BTreeSet<_> = is.keys().chain(to_be.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| is.get(*name) != to_be.get(*name))
+        .map(|name| format!("{name} is another"))
+        .collect()
+}
+
 fn stopped(machine: &Machine, id: &ContainerId, run: u64, effect: &Effect) -> Option<EngineResult<()>> {
     if !machine.up {
         return Some(Err(lost(effect)));

@@ -1,6 +1,6 @@
 //! A container of our own making: one of them, made from the present spec, under its name.
 
-use super::{Scene, Step, VariantPlan, image, remove, run};
+use super::{Scene, Step, VariantPlan, composed, image, remove, run};
 use crate::{
     adapters::containers::{Container, ContainerRequest, ContainerState},
     api::{
@@ -23,7 +23,12 @@ pub(super) fn decide(scene: &Scene<'_>, plan: &mut VariantPlan, spec: &Container
     for duplicate in scene.seen.ours.iter().filter(|c| keep.is_none_or(|keep| keep.id != c.id)) {
         remove_duplicate(scene, plan, duplicate);
     }
-    let Some(container) = keep else { return absent(scene, plan, spec, &hash, running) };
+    let Some(container) = keep else {
+        return match &scene.seen.composed {
+            Some(found) => composed::decide(scene, plan, spec, &hash, running, found),
+            None => absent(scene, plan, spec, &hash, running),
+        };
+    };
     plan.kept = Some(container.clone());
     plan.status = Some(status::of(container, scene.seen.health, scene.before, scene.may_run(running), scene.now));
     if container.state == ContainerState::Dead {
@@ -85,7 +90,7 @@ fn vanished(before: &VariantStatus, hash: &str) -> bool {
 }
 
 /// Made from another spec: replaced, once everything that the new one needs is there.
-fn recreate(scene: &Scene<'_>, plan: &mut VariantPlan, spec: &ContainerSpec, old: &Container) {
+pub(super) fn recreate(scene: &Scene<'_>, plan: &mut VariantPlan, spec: &ContainerSpec, old: &Container) {
     if let Some(taken) = name_taken(scene) {
         plan.conclude(taken);
         return;
@@ -146,7 +151,7 @@ fn name_taken(scene: &Scene<'_>) -> Option<Conclusion> {
     Some(Conclusion::new(Kind::Stalled, Reason::NameTaken, message))
 }
 
-fn under_way(reason: Reason, message: impl Into<String>) -> Conclusion {
+pub(super) fn under_way(reason: Reason, message: impl Into<String>) -> Conclusion {
     Conclusion::new(Kind::UnderWay, reason, message)
 }
 

@@ -192,7 +192,11 @@ fn attach(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, made
     let step = if gives_up { Step::Finish } else { Step::Build };
     for (network, aliases) in names::networks(scene.namespace(), &scene.name(), spec, scene.active) {
         let attached = container.attachments.iter().find(|a| a.network == network);
-        if attached.is_some_and(|a| same(&a.aliases, &aliases, &container.name)) {
+        let right = |seen: &[String]| match names::owner(container) {
+            Some(_) => same(seen, &aliases, &container.name),
+            None => enough(seen, &aliases, &container.name, &scene.name()),
+        };
+        if attached.is_some_and(|a| right(&a.aliases)) {
             continue;
         }
         let message = format!("{} is attached to {network} as {aliases:?}", container.name);
@@ -201,10 +205,17 @@ fn attach(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, made
     }
 }
 
+/// Of one that was taken over: attaching it anew would break its connections, so what it answers to besides may stay. Not so
+/// the workload's name, where another variant is to answer.
+fn enough(seen: &[String], wanted: &[String], own: &str, workload: &str) -> bool {
+    let surplus = seen.iter().any(|alias| alias == workload) && !wanted.iter().any(|alias| alias == workload);
+    !surplus && wanted.iter().all(|alias| alias == own || seen.contains(alias))
+}
+
 /// Engines list a container's own name among its aliases, or do not.
 fn same(seen: &[String], wanted: &[String], own: &str) -> bool {
     let mut seen: Vec<&String> = seen.iter().filter(|alias| *alias != own).collect();
-    let mut wanted: Vec<&String> = wanted.iter().collect();
+    let mut wanted: Vec<&String> = wanted.iter().filter(|alias| *alias != own).collect();
     seen.sort();
     wanted.sort();
     seen == wanted
