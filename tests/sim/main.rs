@@ -5,6 +5,9 @@
 //! Every other seed has a card: workloads, claims and handoffs, an owner who changes, a driver that hangs, peers that lie. At
 //! every effect and every change of the card at most one holds it, and nobody loses it who still has memory on it.
 //!
+//! Beside chance there are plans ([`plans`]): every fault at every effect, look and notification of ordinary days, after which
+//! everything must be as if there had been none.
+//!
 //! A failing seed prints its story. `SEED=n cargo test --test sim` replays it, story and all; `SEEDS=n` runs so many.
 //! `BUG=name` plants one of [`bugs::Bug`].
 
@@ -15,8 +18,10 @@ mod holders;
 mod mutants;
 mod oracle;
 mod people;
+mod plans;
 mod process;
 mod queue;
+mod scenarios;
 mod story;
 mod world;
 
@@ -107,6 +112,22 @@ fn every_seed_is_safe_and_converges() {
     match search(0..number("SEEDS").unwrap_or(SEEDS), Bug::None) {
         Ok(count) => println!("{count} seeds"),
         Err(failure) => panic!("{}", failure.tell()),
+    }
+}
+
+/// Beside chance: every fault at every place of ordinary days.
+#[test]
+fn every_planned_fault_ends_as_if_there_had_been_none() {
+    let (failed, played) = plans::every_scenario(&scenarios::ALL);
+    println!("{played} plans");
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+#[test]
+fn plans_find_planted_bugs() {
+    for bug in [Bug::AwayIsEmpty, Bug::CreatesTwice, Bug::RemovesOnPaper, Bug::SkipsBrokenFiles] {
+        let found = plans::found(&scenarios::ALL, bug);
+        println!("{bug:?}: {}", found.unwrap_or_else(|| panic!("{bug:?} was not found by any plan")));
     }
 }
 

@@ -52,7 +52,7 @@ pub fn set_the_scene(world: &World) {
     }
 }
 
-fn run_foreign(world: &World, name: &str) {
+pub fn run_foreign(world: &World, name: &str) {
     if world.engine.run_foreign(name, "app:1", Default::default(), &[]).is_some() {
         let made = world.engine.observed().into_iter().find(|container| container.name == name);
         let id = made.expect("it was made a moment ago").id.0;
@@ -128,7 +128,7 @@ fn state(world: &World, name: &str, sound: bool) {
     write(world, name, spec);
 }
 
-fn write(world: &World, name: &str, spec: Value) {
+pub fn write(world: &World, name: &str, spec: Value) {
     let document = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Workload", "metadata": {"name": name}, "spec": spec,
     });
@@ -141,7 +141,7 @@ fn write(world: &World, name: &str, spec: Value) {
     world.files.write(path(name), format!("# {name}\n{document}\n"));
 }
 
-fn break_file(world: &World, name: &str) {
+pub fn break_file(world: &World, name: &str) {
     let mut wishes = world.wishes.lock().expect("never poisoned");
     if !wishes.stated.contains_key(name) {
         return;
@@ -152,7 +152,7 @@ fn break_file(world: &World, name: &str) {
     world.files.write(path(name), "apiVersion: gaia.dev/v1alpha1\nkind: Workload\nmetadata: {name: ");
 }
 
-fn remove_file(world: &World, name: &str) {
+pub fn remove_file(world: &World, name: &str) {
     let mut wishes = world.wishes.lock().expect("never poisoned");
     if wishes.stated.remove(name).is_some() {
         world.story.tell(format_args!("file of {name} is removed"));
@@ -219,19 +219,24 @@ async fn patch(world: &World, name: &str) {
         4 => json!({"active": "Live"}),
         _ => json!({"live": {"container": {"image": "meddled:1"}}}),
     };
-    send(world, name, &change).await;
+    let _acknowledged = send(world, name, &change).await;
 }
 
-async fn send(world: &World, name: &str, spec: &Value) {
-    let Some(registry) = world.registry.borrow().clone() else { return };
-    let Some(kind) = registry.kinds().by_kind(GROUP, VERSION, "Workload") else { return };
+/// Whether it was acknowledged.
+pub async fn send(world: &World, name: &str, spec: &Value) -> bool {
+    let Some(registry) = world.registry.borrow().clone() else { return false };
+    let Some(kind) = registry.kinds().by_kind(GROUP, VERSION, "Workload") else { return false };
     let options = WriteOptions { field_manager: "somebody".to_owned(), ..WriteOptions::default() };
     match registry.patch(&kind, &object(name), Patch::Merge(json!({"spec": spec})), &options).await {
         Ok(written) => {
             world.story.tell(format_args!("PATCH {name} {spec}"));
             world.acknowledge(written.version.revision);
+            true
         }
-        Err(error) => world.story.tell(format_args!("PATCH {name} {spec} is refused: {error}")),
+        Err(error) => {
+            world.story.tell(format_args!("PATCH {name} {spec} is refused: {error}"));
+            false
+        }
     }
 }
 
@@ -344,7 +349,7 @@ async fn put_in_order(world: &World, name: &str) -> bool {
         Ok(version) if version.object["metadata"]["deletionTimestamp"].is_null() => {
             let live = &version.object["spec"]["live"]["running"];
             if live != &json!(true) || version.object["spec"]["active"] != "Live" {
-                send(world, name, &json!({"live": {"running": true}, "active": "Live"})).await;
+                let _acknowledged = send(world, name, &json!({"live": {"running": true}, "active": "Live"})).await;
             }
             true
         }

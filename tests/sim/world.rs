@@ -11,7 +11,7 @@ use std::{
 
 use gaia::{
     adapters::simulated::{
-        containers::{Behaviour, CardFault, Image, Images, NoFaults, SimulatedContainers},
+        containers::{Behaviour, CardFault, Faults, Image, Images, NoFaults, SimulatedContainers},
         gpus::SimulatedGpus,
     },
     gitops::files::simulated::SimulatedFiles,
@@ -70,7 +70,7 @@ pub struct World {
 }
 
 impl World {
-    fn new(seed: u64, bug: Bug, story: Story) -> Self {
+    pub fn new(seed: u64, bug: Bug, story: Story) -> Self {
         let start = "2026-01-01T00:00:00Z".parse().expect("a timestamp");
         let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::starting_at(start));
         let engine = SimulatedContainers::new(clock.clone(), images());
@@ -100,6 +100,11 @@ impl World {
 
     pub fn rng(&self) -> MutexGuard<'_, fastrand::Rng> {
         self.rng.lock().expect("never poisoned")
+    }
+
+    /// From here on nothing fails by chance.
+    pub fn no_chance(&self) {
+        self.chaos.store(false, Ordering::Relaxed);
     }
 
     /// True with a chance of `percent`, while faults are on.
@@ -182,13 +187,22 @@ fn images() -> Images {
 /// One seed: trouble, then peace, then a check that peace stays.
 pub async fn run(seed: u64, bug: Bug, story: Story) -> Result<(), String> {
     let world = World::new(seed, bug, story);
-    world.engine.set_faults(Trouble { world: world.clone() });
     people::set_the_scene(&world);
+    play(&world, Trouble { world: world.clone() }, script(&world)).await
+}
+
+/// `script` beside gaia, until it ends or something happens that must never happen.
+pub async fn play<T>(
+    world: &World,
+    faults: impl Faults + 'static,
+    script: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    world.engine.set_faults(faults);
     let result = tokio::select! {
         biased;
         violation = world.violation() => Err(violation),
-        result = script(&world) => result,
-        never = process::keep_running(&world) => match never {},
+        result = script => result,
+        never = process::keep_running(world) => match never {},
     };
     // The engine holds the faults and these the world, which holds the engine: thousands of worlds would never be freed.
     world.engine.set_faults(NoFaults);
@@ -200,7 +214,7 @@ async fn script(world: &World) -> Result<(), String> {
     if let Ok(never) = tokio::time::timeout(trouble, people::live(world)).await {
         match never {}
     }
-    world.chaos.store(false, Ordering::Relaxed);
+    world.no_chance();
     people::make_peace(world).await;
     world.story.tell("peace: from here on everything must come right");
     converge(world).await?;
@@ -216,7 +230,7 @@ async fn script(world: &World) -> Result<(), String> {
     converge(world).await
 }
 
-async fn converge(world: &World) -> Result<(), String> {
+pub async fn converge(world: &World) -> Result<(), String> {
     let mut waited = Duration::ZERO;
     let step = Duration::from_secs(5);
     loop {
