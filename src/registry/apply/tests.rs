@@ -450,3 +450,17 @@ proptest! {
         }
     }
 }
+
+/// Found by comparing with Go on random sequences (dev/ssa): the item stayed, and had lost the key that tells it from others.
+#[test]
+fn an_item_goes_with_its_owner_whoever_owns_a_part_of_it() {
+    let mut story = Story::new();
+    story.apply("a", json!({"image": "x", "ports": [{"port": 80}], "free": {"map": {"r": "1"}, "p": "1"}}));
+    story.update("b", |object| {
+        object["spec"]["ports"][0]["name"] = json!("http");
+        object["spec"]["free"]["map"]["r"] = json!("2");
+    });
+    story.apply("a", json!({"image": "x", "free": {"p": "1"}}));
+    assert_eq!(story.spec(), json!({"image": "x", "ports": [], "free": {"p": "1"}}));
+    assert_eq!(story.owns("b"), [""; 0]);
+}
