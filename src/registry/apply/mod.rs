@@ -8,6 +8,8 @@
 //!
 //! How lists and maps come apart into fields is the schema's to say ([`typed`]).
 
+#[cfg(test)]
+mod differential;
 mod fieldset;
 mod managed;
 mod merge;
