@@ -21,10 +21,11 @@ use gaia::{
 use stateright::Property;
 
 use super::{
+    acts::Act,
     deciding::has_ended,
     shelf::{Id, hash_of},
     state::{Left, Proof, State, Uses, Wrong},
-    steps::{Act, Model},
+    steps::Model,
 };
 
 /// What somebody has on a card, and what would count as free.

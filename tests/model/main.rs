@@ -5,6 +5,7 @@
 //! A counterexample is told as the way to it. `SCENE=n cargo test --test model one_scene -- --ignored --nocapture` explores
 //! one scene alone.
 
+mod acts;
 mod bugs;
 mod deciding;
 mod judging;
@@ -18,10 +19,11 @@ use std::time::Instant;
 use rstest::rstest;
 use stateright::{Checker, HasDiscoveries, Property};
 
+use acts::Act;
 use bugs::Bug;
 use scene::Scene;
 use state::State;
-use steps::{Act, Model};
+use steps::Model;
 
 impl stateright::Model for Model {
     type State = State;
