@@ -1,6 +1,7 @@
 //! How a holder takes a card: its steps in their order. Pure.
 
 use super::{
+    claims_after,
     decide::{Action, Pass, close, count, open, plus},
     observe::Party,
     runner::{Answer, Job, StepKey},
@@ -14,7 +15,7 @@ use crate::{
         handoff::{HandoffReason, HandoffStep, StepOutcome, StepStage},
         workload::{Variant, VariantHealth, VariantState},
     },
-    controllers::gpu::leases,
+    controllers::gpu::{holding, leases},
 };
 
 pub(super) enum Taken {
@@ -53,11 +54,13 @@ impl Pass<'_> {
         }
     }
 
-    /// Who should hold the card must be who does: the declared owner, or somebody with a claim.
+    /// Who should hold the card must be who does: the declared owner, or somebody with a claim. One that could not stand, for the
+    /// card is lent to nobody any more, is not waited for.
     fn needs_claim(&self) -> bool {
-        let owner = self.gpu().and_then(|gpu| gpu.spec.owner.as_ref());
-        let to = self.handoff.spec.to.as_ref();
-        to.is_some() && owner != to && !leases::has_cause(self.handoff) && !self.seen.claim_stands
+        let Some(gpu) = self.gpu() else { return false };
+        let may_stand = claims_after(self.handoff).first().is_some_and(|claim| holding::is_eligible(claim, gpu));
+        let is_owner = gpu.spec.owner == self.handoff.spec.to;
+        may_stand && !is_owner && !leases::has_cause(self.handoff) && !self.seen.claim_stands
     }
 
     pub(super) fn take(&mut self, list: &mut Vec<HandoffStep>, taker: &Taker) -> Taken {

@@ -382,8 +382,9 @@ fn a_step_that_is_not_required_may_fail() {
 #[test]
 fn who_gets_it_from_a_person_gets_a_claim() {
     type Change = fn(&mut Flight);
-    let cases: [(&str, Change, bool); 4] = [
+    let cases: [(&str, Change, bool); 5] = [
         ("somebody", |_| (), true),
+        ("the card is lent to nobody any more", |f| f.card(|gpu| gpu.spec.lend = false), false),
         ("the owner has it anyway", |f| f.card(|gpu| gpu.spec.owner = Some(holder("study"))), false),
         ("it has a claim", |f| f.seen.claim_stands = true, false),
         (
