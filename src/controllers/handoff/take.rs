@@ -95,7 +95,9 @@ impl Pass<'_> {
                 let job = Job::Acquire(Box::new(declared.clone()), Box::new(party.clone()));
                 self.actions.push(Action::Run { key, job });
             }
-            Some(Answer::UnderWay) => self.wake(until),
+            // Nobody else tells that its time is up; of every other step the runner does.
+            Some(Answer::UnderWay) if declared.start.is_some() => self.wake(until),
+            Some(Answer::UnderWay) => {}
             Some(Answer::Done(Ok(message))) => close(step, StepOutcome::Succeeded, message, self.now),
             Some(Answer::Done(Err(why))) => {
                 close(step, StepOutcome::Failed, &why, self.now);

@@ -1,6 +1,6 @@
 //! Tables over `decide`: a handoff as it is stored, what is seen, and what is written down next.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -20,7 +20,10 @@ use crate::{
         label,
         workload::{CandidateSpec, Variant, VariantHealth, VariantState, VariantStatus, WorkloadStatus},
     },
-    runtime::{events::EventType, reconciler::Finalizer},
+    runtime::{
+        events::EventType,
+        reconciler::{Finalizer, Requeue},
+    },
 };
 
 /// prime has given, the card is proven free, and the lease is study's.
@@ -367,6 +370,17 @@ fn a_recipient_that_is_deleted_fails() {
     flight.seen.to = None;
     flight.settle();
     assert_eq!(flight.status().error.as_deref(), Some("default/study is gone"));
+}
+
+/// Found by the simulator (seed 519): at the very end of its time the step was looked at without a pause.
+#[test]
+fn a_step_that_the_runner_is_at_is_looked_at_without_haste() {
+    let mut flight = signaling();
+    flight.seen.answer = Some(Answer::UnderWay);
+    for second in [9, 10, 11] {
+        let plan = decide(&flight.handoff, &flight.seen, at(flight.second + second));
+        assert_eq!(plan.requeue, Requeue::After(Duration::from_secs(1)), "{second}");
+    }
 }
 
 #[test]
