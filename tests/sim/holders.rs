@@ -373,7 +373,15 @@ fn used(world: &World, lease: &Lease, workloads: &[Workload], handoffs: &[Handof
     let uses = residents.iter().any(|resident| {
         resident.mib >= FREE_BELOW_MIB && its.iter().any(|container| Some(&container.id) == resident.container.as_ref())
     });
-    if uses || told_so { Ok(()) } else { Err(format!("{holder} holds the card and does not use it: {its:?}")) }
+    // It has let go when it was asked, and by its present spec nobody asks it to take the card again.
+    let runs = its.iter().any(|container| container.state == ContainerState::Running);
+    let steps = workload.spec.gpu.iter().flat_map(|gpu| &gpu.acquire_steps);
+    let is_asked = steps.into_iter().any(|step| step.start.is_none());
+    if uses || told_so || runs && !is_asked {
+        Ok(())
+    } else {
+        Err(format!("{holder} holds the card and does not use it: {its:?}"))
+    }
 }
 
 /// Who holds the card by which lease, and the handoffs there are: what rests when nothing happens.
