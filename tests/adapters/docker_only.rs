@@ -173,6 +173,34 @@ async fn command_that_hangs_runs_out_of_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn command_that_hangs_is_not_begun_a_second_time_beside_itself() {
+    on_docker(async |world| {
+        let id = world.running("a", Process::Serves).await;
+        let sleepers = async || {
+            let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+            let command = |process: std::fs::DirEntry| std::fs::read(process.path().join("cmdline")).ok();
+            let groups = |process: &std::fs::DirEntry| std::fs::read_to_string(process.path().join("cgroup"));
+            let ours = processes.filter(|p| groups(p).is_ok_and(|groups| groups.contains(&id.0)));
+            ours.filter_map(command).filter(|command| command == b"/peer\0sleep\0").count()
+        };
+        for _ in 0..3 {
+            let hung = world.engine.exec(&id, &words("/peer sleep"), Duration::from_millis(300)).await;
+            assert!(matches!(hung, Err(EngineError::MayHaveTakenEffect(_))), "{hung:?}");
+            assert_eq!(sleepers().await, 1);
+        }
+        let other = world.engine.exec(&id, &words("/peer echo hello"), DEADLINE).await.expect("another command runs");
+        assert_eq!(other.output.trim(), "hello");
+        // Ended at last, it may be begun again.
+        world.engine.stop(&id, Duration::ZERO).await.expect("it stops");
+        world.engine.start(&id).await.expect("it starts");
+        let again = world.engine.exec(&id, &words("/peer sleep"), Duration::from_millis(300)).await;
+        assert!(matches!(again, Err(EngineError::MayHaveTakenEffect(_))), "{again:?}");
+        assert_eq!(sleepers().await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_probe_reads_the_status_and_keeps_its_time() {
     on_docker(async |world| {
         let mut request = world.request("a", Process::Serves).await;

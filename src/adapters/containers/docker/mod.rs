@@ -37,12 +37,14 @@ pub struct DockerEngine {
     client: Arc<Mutex<Option<Docker>>>,
     /// Docker makes two networks of one name if it is asked twice at a time.
     making_network: Arc<Semaphore>,
+    overdue: exec::Overdue,
 }
 
 impl DockerEngine {
     /// `unix:///path` or `tcp://host:port`.
     pub fn at(host: &str) -> Self {
-        Self { host: host.into(), client: Arc::default(), making_network: Arc::new(Semaphore::new(1)) }
+        let making_network = Arc::new(Semaphore::new(1));
+        Self { host: host.into(), client: Arc::default(), making_network, overdue: exec::Overdue::default() }
     }
 
     /// At `DOCKER_HOST`, else at the usual socket.

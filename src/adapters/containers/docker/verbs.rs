@@ -240,7 +240,9 @@ impl Containers for DockerEngine {
     ) -> BoxFuture<'a, EngineResult<ExecResult>> {
         async move {
             let docker = self.client().await?;
-            self.within(Call::effect("exec in", &id.0), timeout, exec::exec(&docker, &id.0, command)).await
+            let call = || Call::effect("exec in", &id.0);
+            let result = self.within(call(), timeout, exec::exec(&docker, &self.overdue, id, command)).await?;
+            result.ok_or_else(|| call().unanswered("its last run was given up and has not ended yet".to_owned()))
         }
         .boxed()
     }
