@@ -21,21 +21,20 @@ use crate::{
 
 impl<O: Objects> WorkloadReconciler<O> {
     pub(super) async fn carry_out(&self, workload: &Workload, action: &Action) -> Result<(), PassError> {
-        let name = name_of(workload);
         let at = (action.variant(), action.verb());
         if matches!(at.1, Verb::Start | Verb::Restart) && !self.may_still_start(workload, at.0).await? {
             return Ok(());
         }
         match self.bring_about(workload, action).await {
             Ok(()) => {
-                self.failures.succeeded(&name, at);
+                self.failures.succeeded(workload, at);
                 if let Some(note) = told(action) {
                     self.recorder.record(&reference(workload), note);
                 }
                 Ok(())
             }
             Err(error) => {
-                self.failures.record(&name, at, workload.metadata.generation, &error, self.clock.now());
+                self.failures.record(workload, at, &error, self.clock.now());
                 let doing = format!("{} the {} container", verb(action.verb()), at.0.as_str());
                 Err(PassError::Effect { doing, source: Box::new(error) })
             }

@@ -95,7 +95,7 @@ impl<O: Objects> WorkloadReconciler<O> {
         all: &[Container],
     ) -> EngineResult<(VariantSeen, Option<ContainerId>)> {
         let ours: Vec<Container> = all.iter().filter(|c| names::variant(c) == Some(variant)).cloned().collect();
-        let mut seen = VariantSeen { failures: self.failures.of(owner, variant), ..VariantSeen::default() };
+        let mut seen = VariantSeen { failures: self.failures.of(workload, variant), ..VariantSeen::default() };
         let subject = match decide::wish(workload, variant) {
             Wish::Absent => None,
             Wish::Adopt { name, .. } => {
