@@ -131,23 +131,38 @@ impl Registry {
             let kind = Arc::clone(stored.get(&(parts.next()?, parts.next()?))?);
             Some(Found { kind, version: Arc::clone(version) })
         };
-        let mut done = 0;
+        let (mut done, mut failed) = (0, None);
         for key in &suspects {
             let Some(suspect) = index.known(key).and_then(found) else { continue };
-            let dependents: Vec<Found> = index.dependents(suspect.uid()).filter_map(found).collect();
-            if suspect.has_finalizer(ORPHAN) {
-                done += self.orphan(&suspect, &dependents).await?;
-            } else if suspect.has_finalizer(FOREGROUND) {
-                done += self.delete_dependents(&suspect, &dependents).await?;
-            } else if suspect.kind.is("", "Namespace") && suspect.is_deleting() {
-                done += self.empty_namespace(&suspect, found).await?;
-            } else if definitions::is(&suspect.kind) && suspect.has_finalizer(definitions::FINALIZER) {
-                done += self.clear_definition(&suspect, found).await?;
-            } else if index.is_abandoned(&suspect.version) {
-                done += self.remove(&suspect, Some(suspect.version.revision)).await?;
+            match self.deal_with(index, &suspect, found).await {
+                Ok(changed) => done += changed,
+                // The others do not wait for the one that fails.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(done)
+        failed.map_or(Ok(done), Err)
+    }
+
+    async fn deal_with(
+        &self,
+        index: &Index,
+        suspect: &Found,
+        found: impl Fn(&Arc<Version>) -> Option<Found>,
+    ) -> ApiResult<usize> {
+        let dependents = || index.dependents(suspect.uid()).filter_map(&found).collect::<Vec<Found>>();
+        if suspect.has_finalizer(ORPHAN) {
+            self.orphan(suspect, &dependents()).await
+        } else if suspect.has_finalizer(FOREGROUND) {
+            self.delete_dependents(suspect, &dependents()).await
+        } else if suspect.kind.is("", "Namespace") && suspect.is_deleting() {
+            self.empty_namespace(suspect, found).await
+        } else if definitions::is(&suspect.kind) && suspect.has_finalizer(definitions::FINALIZER) {
+            self.clear_definition(suspect, found).await
+        } else if index.is_abandoned(&suspect.version) {
+            self.remove(suspect, Some(suspect.version.revision)).await
+        } else {
+            Ok(0)
+        }
     }
 
     /// The dependents lose their owner, then the owner its finalizer.
@@ -217,12 +232,16 @@ impl Registry {
         Ok(done)
     }
 
+    /// All that can be, whatever becomes of one of them.
     async fn remove_all(&self, objects: &[Found]) -> ApiResult<usize> {
-        let mut done = 0;
+        let (mut done, mut failed) = (0, None);
         for object in objects.iter().filter(|object| !object.is_deleting()) {
-            done += self.remove(object, None).await?;
+            match self.remove(object, None).await {
+                Ok(changed) => done += changed,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(done)
+        failed.map_or(Ok(done), Err)
     }
 
     async fn drop_finalizer(&self, found: &Found, finalizer: &str) -> ApiResult<usize> {

@@ -8,7 +8,7 @@ use std::{
 use futures::future::{BoxFuture, FutureExt};
 
 use super::*;
-use crate::store::{Key, Prefix, Snapshot, StoreResult};
+use crate::store::{Key, Prefix, Snapshot, StoreError, StoreResult};
 
 fn with_finalizer(name: &str) -> Value {
     let mut wish = workload(name);
@@ -167,7 +167,8 @@ async fn the_collector_acts_on_news_and_stops_when_told() {
     tokio::time::timeout(Duration::from_secs(30), running).await.expect("stops").expect("no panic");
 }
 
-/// A store in which, once the ConfigMaps were looked at, somebody makes one and a Workload that it owns.
+/// A store in which, once the ConfigMaps were looked at, somebody makes one and a Workload that it owns. What is named `stuck`
+/// cannot be removed from it.
 struct Busy {
     inner: Arc<dyn Store>,
     armed: AtomicBool,
@@ -208,6 +209,10 @@ impl Store for Busy {
     }
 
     fn delete(&self, key: Key, expected: Revision) -> BoxFuture<'_, StoreResult<Arc<Version>>> {
+        if key.as_str().ends_with("/stuck") {
+            let refused = StoreError::Unavailable("a test refuses it".to_owned());
+            return async move { Err(refused) }.boxed();
+        }
         self.inner.delete(key, expected)
     }
 
@@ -229,4 +234,20 @@ async fn what_is_made_during_a_pass_is_not_abandoned() {
     world.registry.collect_garbage().await.expect("collected");
     assert!(!store.armed.load(Ordering::Relaxed), "the pair was made meanwhile");
     world.get("child").await.expect("its owner is there");
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_removed_does_not_keep_the_others() {
+    let inner = EmbeddedStore::open(MemoryEngine::default(), Options::default()).expect("memory opens");
+    let world = World::over(Arc::new(Busy { inner, armed: AtomicBool::new(false) })).await;
+    let owner = world.create(workload("owner")).await.expect("created");
+    for name in ["before", "stuck", "thereafter"] {
+        world.create(owned_by(name, &owner)).await.expect("created");
+    }
+    world.delete("owner", &DeleteOptions::default()).await.expect("deleted");
+    world.registry.collect_garbage().await.expect_err("one is left, and that is told");
+    for name in ["before", "thereafter"] {
+        assert_eq!(world.get(name).await.expect_err("gone").code(), 404, "{name}");
+    }
+    world.get("stuck").await.expect("it is still there");
 }
