@@ -14,6 +14,7 @@ pub mod promotion;
 pub mod quantity;
 mod schema;
 pub mod source;
+pub mod sourcerevision;
 pub mod task;
 pub mod worker;
 pub mod workload;
@@ -35,6 +36,7 @@ macro_rules! kinds {
             node::Node,
             promotion::Promotion,
             source::Source,
+            sourcerevision::SourceRevision,
             task::Task,
             worker::Worker,
             workload::Workload,
@@ -83,6 +85,8 @@ pub mod label {
 }
 
 pub mod annotation {
+    /// On a Source: any new value has it read at once (a git repository: fetched). `status.handledRequest` repeats it then.
+    pub const RECONCILE_AT: &str = "gaia.dev/reconcile-at";
     /// On a Workload: the Promotion of its namespace that changes it, or changed it last.
     pub const PROMOTION: &str = "gaia.dev/promotion";
 }

@@ -24,6 +24,8 @@ pub const FIELD_MANAGER: &str = "gitops";
     printcolumn(name = "Directory", type_ = "string", json_path = ".spec.directory"),
     printcolumn(name = "Files", type_ = "integer", json_path = ".status.files"),
     printcolumn(name = "Objects", type_ = "integer", json_path = ".status.objects"),
+    printcolumn(name = "Revision", type_ = "integer", json_path = ".status.revision"),
+    printcolumn(name = "Pin", type_ = "integer", json_path = ".spec.pin", priority = 1),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -44,6 +46,14 @@ pub struct SourceSpec {
     #[serde(default = "default_interval")]
     #[schemars(range(min = 1))]
     pub interval_seconds: u32,
+    /// The SourceRevision to keep the objects at, by its number, whatever the files say; without it they follow the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub pin: Option<i64>,
+    /// Former revisions that are kept beside the present one, as long as all of them are small enough. Absent: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub revision_history_limit: Option<u32>,
 }
 
 fn yes() -> bool {
@@ -64,6 +74,12 @@ pub struct SourceStatus {
     pub applied_revision: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_at: Option<Time>,
+    /// The number of the SourceRevision that holds it; absent when it is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i64>,
+    /// The value of the annotation `gaia.dev/reconcile-at` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_request: Option<String>,
     /// Which directory it was (device and inode) when it last had files. Another one that is empty is not believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory_identity: Option<String>,
@@ -100,9 +116,21 @@ pub struct InventoryEntry {
 impl Source {
     /// Where on this host the document of an entry is: `/etc/gaia/desired/stack/core.yaml:12`.
     pub fn place_of(&self, entry: &InventoryEntry) -> String {
-        format!("{}/{}", self.spec.directory.trim_end_matches('/'), entry.file)
+        let place = format!("{}/{}", self.spec.directory.trim_end_matches('/'), entry.file);
+        match self.spec.pin {
+            Some(revision) => format!("revision {revision} ({place})"),
+            None => place,
+        }
+    }
+
+    /// What the annotation that asks for a pass says.
+    pub fn request(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(super::annotation::RECONCILE_AT).map(String::as_str)
     }
 }
+
+/// The condition that is there while `spec.pin` holds.
+pub const PINNED: &str = "Pinned";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -130,6 +158,12 @@ pub enum SourceReason {
     ApplyFailed,
     /// `spec.suspend`.
     Suspended,
+    /// `spec.pin` holds the objects at a revision.
+    Pinned,
+    /// `spec.pin` names a revision that is not there, or cannot be read: nothing is changed.
+    NoSuchRevision,
+    /// What was applied cannot be had back: it is too large to be kept, or its name is.
+    RevisionNotKept,
     /// What the files no longer name is being deleted.
     Pruning,
     /// Somebody changed what a file states; it was set back.

@@ -31,6 +31,7 @@ mod rollback;
 mod serve;
 mod session;
 mod signals;
+mod source;
 mod stack;
 mod table;
 mod target;
@@ -97,6 +98,9 @@ enum Command {
     Rollback(rollback::RollbackArgs),
     /// What a service was made from before, and its promotions
     History(rollback::history::HistoryArgs),
+    /// Where desired state comes from: earlier revisions, back to one, on again, read it now
+    #[command(subcommand)]
+    Source(source::SourceCommand),
     /// Show objects: as a table, or whole
     Get(get::GetArgs),
     /// Show all about objects: spec, status, conditions, events
@@ -160,6 +164,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Promote(args) => block_on(promote::run(args, out)),
         Command::Rollback(args) => block_on(rollback::run(args, out)),
         Command::History(args) => block_on(rollback::history::run(args, out)),
+        Command::Source(command) => block_on(source::run(command, out)),
         Command::Get(args) => block_on(get::run(args, out)),
         Command::Describe(args) => block_on(describe::run(args, out)),
         Command::Watch(args) => block_on(watch::run(args, out)),

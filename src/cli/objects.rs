@@ -53,11 +53,11 @@ impl Session {
     }
 
     /// A merge patch: what is named is set, the rest stays.
-    pub async fn merge<K: Ours>(&self, namespace: &str, name: &str, patch: Value) -> Result<K, CliError> {
+    pub async fn merge<K: Ours>(&self, namespace: Option<&str>, name: &str, patch: Value) -> Result<K, CliError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let doing = format!("cannot change {}", label::<K>(name));
         check_name("an object", name)?;
-        self.typed(requests::<K>(Some(namespace))?.patch(name, &params, &Patch::Merge(patch)), doing).await
+        self.typed(requests::<K>(namespace)?.patch(name, &params, &Patch::Merge(patch)), doing).await
     }
 
     /// Puts one field of the spec into the place of another, unless the spec has changed meanwhile.

@@ -96,7 +96,7 @@ impl Flight<'_> {
         let mut end = ended(&mut watch, &name).await?;
         if end == End::Interrupted && self.cancel_on_interrupt {
             eprintln!("cancelling; Ctrl-C again leaves it alone");
-            session.merge::<Promotion>(namespace, &name, json!({"spec": {"cancel": true}})).await?;
+            session.merge::<Promotion>(Some(namespace), &name, json!({"spec": {"cancel": true}})).await?;
             end = ended(&mut watch, &name).await?;
         }
         match end {

@@ -170,7 +170,8 @@ fn list_items(value: &Value, kinds: &Kinds) -> Option<Vec<Value>> {
     is_list.then(|| value.get("items").and_then(Value::as_array).cloned()).flatten()
 }
 
-fn document(file: &str, parsed: Parsed, kinds: &Kinds) -> Result<Document, FileError> {
+/// One document of a file, checked as far as that goes without the registry.
+pub(super) fn document(file: &str, parsed: Parsed, kinds: &Kinds) -> Result<Document, FileError> {
     let Parsed { line, value: mut object, lines } = parsed;
     let fail = |path: &str, message: String| FileError {
         file: file.to_owned(),

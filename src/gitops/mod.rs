@@ -10,6 +10,8 @@
 //!   inode) that had files before; otherwise it may be an unmounted disk, and any file in it, even one with only a
 //!   comment, says that it is meant.
 //! * Only objects of the inventory that still carry our fields are deleted, and none that another Source keeps.
+//! * Every state that was applied without any error is kept as a SourceRevision. While `spec.pin` names one, its objects are
+//!   applied in the place of what the files say; the rules are the same.
 //! * Deleting the Source itself leaves its objects alone. To remove them, remove their files first.
 //!
 //! | file | question |
@@ -20,6 +22,8 @@
 //! | [`others`] | which of them are another Source's |
 //! | [`diff`] | what to apply, what to delete |
 //! | [`apply`] | one document into the registry |
+//! | [`history`] | what a new state changed, which former ones are kept, what going back to one means |
+//! | [`revisions`] | former states into the registry, and out of it |
 //! | [`sync`] | one pass |
 //! | [`status`] | what a pass says |
 //! | [`watch`] | who changed our objects |
@@ -29,8 +33,10 @@ pub mod apply;
 mod compose;
 pub mod diff;
 pub mod files;
+pub mod history;
 pub mod load;
 pub mod others;
+mod revisions;
 pub mod run;
 pub mod status;
 pub mod sync;

@@ -1,4 +1,4 @@
-//! When to pass: at start, when a file changes, when somebody changes an object, when the Source changes, and every
+//! When to pass: at start, when a file changes, when somebody changes an object, when the Source changes or asks for it, and every
 //! `spec.intervalSeconds` because any of these may have gone unheard.
 
 use std::{
@@ -110,11 +110,13 @@ pub async fn run(gitops: Gitops, cancel: CancellationToken) -> Result<(), Infall
 struct Seen {
     uid: Option<String>,
     generation: Option<i64>,
+    request: Option<String>,
 }
 
 impl Seen {
     fn of(source: &Source) -> Self {
-        Self { uid: source.uid(), generation: source.metadata.generation }
+        let request = source.request().map(str::to_owned);
+        Self { uid: source.uid(), generation: source.metadata.generation, request }
     }
 }
 

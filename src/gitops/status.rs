@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::{
     condition::{self, ConditionStatus, READY, RECONCILING},
-    source::{FileError, InventoryEntry, SourceReason, SourceStatus},
+    source::{FileError, InventoryEntry, PINNED, SourceReason, SourceStatus},
 };
 
 /// More errors than these are only counted.
@@ -15,7 +15,14 @@ const MOST_ERRORS: usize = 100;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     Suspended,
-    Unreadable { why: String, directory: String },
+    Unreadable {
+        why: String,
+        directory: String,
+    },
+    /// What `spec.pin` names cannot be had.
+    NoRevision {
+        why: String,
+    },
     Read(Box<Read>),
 }
 
@@ -35,6 +42,25 @@ pub struct Read {
     pub empty_directory: bool,
     /// On their way out.
     pub pruning: usize,
+    /// The SourceRevision that holds it.
+    pub number: Option<i64>,
+    /// The objects came from the pinned revision.
+    pub pinned: Option<Pinned>,
+}
+
+/// What is applied instead of the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    pub revision: i64,
+    /// What the files would change, or why that is not known.
+    pub files: String,
+}
+
+impl Read {
+    /// Everything is as it was read.
+    pub fn is_whole(&self) -> bool {
+        self.errors.is_empty() && !self.empty_directory
+    }
 }
 
 /// The status after a pass. Equal input and equal `before` give an equal status, whatever the time.
@@ -49,7 +75,13 @@ pub fn status(before: &SourceStatus, outcome: Outcome, generation: Option<i64>, 
         Outcome::Unreadable { why, directory } => {
             status.errors = vec![FileError { file: ".".to_owned(), line: None, message: format!("{directory} {why}") }];
             let message = format!("{directory} {why}; everything is left as it is");
+            condition::clear(&mut status.conditions, PINNED);
             (ConditionStatus::False, SourceReason::DirectoryUnreadable, message)
+        }
+        Outcome::NoRevision { why } => {
+            let (no, reason) = (ConditionStatus::False, SourceReason::NoSuchRevision);
+            condition::set(&mut status.conditions, PINNED, no, reason.as_str(), why.clone(), generation, &now);
+            (no, reason, format!("{why}; everything is left as it is"))
         }
         Outcome::Read(read) => {
             let verdict = verdict(&read);
@@ -81,7 +113,13 @@ fn verdict(read: &Read) -> (ConditionStatus, SourceReason, String) {
                            Put a file there, even one with only a comment, to say that it is";
             (ConditionStatus::False, SourceReason::EmptyDirectory, message.to_owned())
         }
-        None => (ConditionStatus::True, SourceReason::Applied, format!("{objects} objects from {files} files")),
+        None => {
+            let from = match &read.pinned {
+                Some(Pinned { revision, .. }) => format!("of revision {revision}"),
+                None => format!("from {files} files"),
+            };
+            (ConditionStatus::True, SourceReason::Applied, format!("{objects} objects {from}"))
+        }
     }
 }
 
@@ -89,6 +127,17 @@ fn take(status: &mut SourceStatus, read: Read, ready: bool, now: &Time) {
     if ready && status.applied_revision.as_ref() != Some(&read.revision) {
         status.applied_revision = Some(read.revision);
         status.applied_at = Some(now.clone());
+    }
+    if ready {
+        status.revision = read.number;
+    }
+    match read.pinned {
+        Some(Pinned { revision, files }) => {
+            let message = format!("revision {revision} is kept; {files}");
+            let (type_, reason, generation) = (PINNED, SourceReason::Pinned.as_str(), status.observed_generation);
+            condition::set(&mut status.conditions, type_, ConditionStatus::True, reason, message, generation, now);
+        }
+        None => condition::clear(&mut status.conditions, PINNED),
     }
     status.directory_identity = read.directory_identity;
     status.files = u32::try_from(read.files).unwrap_or(u32::MAX);

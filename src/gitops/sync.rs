@@ -1,13 +1,14 @@
 //! One pass over one Source: read, compare, apply, prune, report.
 //!
-//! 1. Read the Source and its directory. Unreadable: report, change nothing. What another Source keeps is left out, and an
+//! 1. Read the Source and its directory; while it is pinned, its revision. Unreadable: report, change nothing. What another Source keeps is left out, and an
 //!    error.
 //! 2. Store the inventory: everything applied before and everything about to be applied.
 //! 3. Apply every valid document, namespaces first.
 //! 4. If nothing at all is wrong, wait until the directory has been quiet for a while and read it once more; if it still
 //!    says the same, delete what it no longer names. (A file that moves while a tree is read can be missed, and one that
 //!    is being written may be empty, or end between two documents, and so parse.)
-//! 5. Store the status: what was applied, what is wrong, the inventory without what is gone.
+//! 5. If nothing at all is wrong and it is another state than before, keep it as a SourceRevision.
+//! 6. Store the status: what was applied, what is wrong, the inventory without what is gone.
 //!
 //! A crash anywhere is followed by the same pass from the beginning: the inventory names everything that may have been
 //! applied, and applying again changes nothing.
@@ -29,12 +30,17 @@ use super::{
     apply::{Applied, apply_document, file_errors, is_ours, kind_of, name_of, uid_of},
     diff::{EmptyDirectory, Plan, Prune, diff},
     files::{Directory, Files, Listing},
+    history::changes,
     load::{Document, LoadedFiles, ObjectId, load, order},
     others::Others,
-    status::{Outcome, Read, describe, status},
+    revisions::{Kept, Revisions},
+    status::{Outcome, Pinned, Read, describe, status},
 };
 use crate::{
-    api::source::{FIELD_MANAGER, FileError, InventoryEntry, Source, SourceReason, SourceStatus},
+    api::{
+        source::{FIELD_MANAGER, FileError, InventoryEntry, Source, SourceReason, SourceStatus},
+        sourcerevision::SourceRevisionCause,
+    },
     registry::{ApiError, ApiResult, DeleteOptions, Deleted, ObjectName, Reason, Registry},
     runtime::{
         clock::Clock,
@@ -83,6 +89,12 @@ pub struct Syncer {
     applied: BTreeMap<ObjectId, Remembered>,
     /// In the inventory, in no file, and still there.
     left: Vec<ObjectId>,
+    /// What the Source's annotation asked for when this pass began.
+    request: Option<String>,
+    /// A state that cannot be kept: told once.
+    unkept: Option<String>,
+    /// At which generation of the Source, and with which revision last, nothing was left to tidy.
+    tidied: Option<(Option<i64>, Option<i64>)>,
 }
 
 /// What this process applied last.
@@ -102,6 +114,9 @@ impl Syncer {
             beside: BTreeSet::new(),
             applied: BTreeMap::new(),
             left: Vec::new(),
+            request: None,
+            unkept: None,
+            tidied: None,
         }
     }
 
@@ -113,30 +128,45 @@ impl Syncer {
             self.left.clear();
             return Ok(Next::Gone);
         };
+        self.request = source.request().map(str::to_owned);
         let interval = Duration::from_secs(u64::from(source.spec.interval_seconds.max(1)));
         if source.spec.suspend {
             self.report(&source, Outcome::Suspended).await?;
             return Ok(Next::After(interval));
         }
-        let (listing, loaded) = self.read(&source.spec.directory).await;
-        if let Err(why) = &listing.root {
-            let directory = source.spec.directory.clone();
-            self.report(&source, Outcome::Unreadable { why: why.clone(), directory }).await?;
-            return Ok(Next::After(interval));
-        }
-        self.take_over(&source, listing, loaded, interval).await
+        let (listing, files) = self.read(&source.spec.directory).await;
+        let wanted = match (source.spec.pin, &listing.root) {
+            (Some(pin), _) => match self.revisions(&source).load(pin).await? {
+                Ok(loaded) => {
+                    let files = difference(&loaded, &listing, &files);
+                    Wanted { loaded, pinned: Some(Pinned { revision: pin, files }) }
+                }
+                Err(why) => {
+                    self.report(&source, Outcome::NoRevision { why }).await?;
+                    return Ok(Next::After(interval));
+                }
+            },
+            (None, Err(why)) => {
+                let directory = source.spec.directory.clone();
+                self.report(&source, Outcome::Unreadable { why: why.clone(), directory }).await?;
+                return Ok(Next::After(interval));
+            }
+            (None, Ok(_)) => Wanted { loaded: files, pinned: None },
+        };
+        self.take_over(&source, listing, wanted, interval).await
     }
 
     async fn take_over(
         &mut self,
         source: &Source,
         listing: Listing,
-        mut loaded: LoadedFiles,
+        Wanted { mut loaded, pinned }: Wanted,
         interval: Duration,
     ) -> ApiResult<Next> {
         let before = source.status.clone().unwrap_or_default();
         let known = before.directory_identity.as_deref();
-        let empty = EmptyDirectory::of(&listing, known);
+        // What a revision holds is certain, be it nothing.
+        let empty = if pinned.is_some() { EmptyDirectory::Known } else { EmptyDirectory::of(&listing, known) };
         let refused = self.others(source).await?.refuse(source, &mut loaded);
         let plan = diff(&loaded, &before.inventory, empty, source.spec.prune);
 
@@ -144,15 +174,17 @@ impl Syncer {
         let applies = self.apply(&loaded).await;
         let mut errors = loaded.errors.clone();
         errors.extend(applies.errors);
-        let surplus = match self.surplus(source, &listing, &plan, &mut errors).await {
+        let changing = pinned.is_none().then_some(&listing);
+        let surplus = match self.surplus(source, changing, &plan, &mut errors).await {
             Some(surplus) => surplus,
             None => return Ok(Next::After(AGAIN)),
         };
 
         let now_identity = listing.root.as_ref().ok().map(|identity| identity.0.clone());
-        let read = Read {
-            directory_identity: if listing.files.is_empty() { before.directory_identity } else { now_identity },
-            files: listing.files.len(),
+        let as_before = pinned.is_some() || listing.files.is_empty();
+        let mut read = Read {
+            directory_identity: if as_before { before.directory_identity } else { now_identity },
+            files: loaded.files,
             objects: applies.done,
             revision: loaded.revision(),
             inventory: self.inventory(&loaded, plan.inventory, &surplus),
@@ -160,8 +192,13 @@ impl Syncer {
             empty_directory: plan.prune == Prune::UnknownEmptyDirectory && !surplus.left.is_empty(),
             pruning: surplus.pending,
             errors,
+            number: pinned.as_ref().map(|pinned| pinned.revision).or(before.revision),
+            pinned,
         };
         self.left = surplus.left.iter().map(ObjectId::of).collect();
+        if read.is_whole() {
+            self.remember(source, &loaded, &mut read).await?;
+        }
         self.report(source, Outcome::Read(Box::new(read))).await?;
         Ok(Next::After(match (applies.new_kinds, applies.server_failed || refused > 0) {
             (true, _) => AGAIN,
@@ -228,6 +265,38 @@ impl Syncer {
         }
     }
 
+    fn revisions<'a>(&self, source: &'a Source) -> Revisions<'a> {
+        Revisions { objects: self.objects(), source }
+    }
+
+    /// Keeps what was applied as a revision, if it came from files and is not the last one, and lets go of old ones.
+    async fn remember(&mut self, source: &Source, loaded: &LoadedFiles, read: &mut Read) -> ApiResult<()> {
+        let before = source.status.as_ref();
+        let known = before.is_some_and(|b| b.revision.is_some() && b.applied_revision.as_ref() == Some(&read.revision));
+        if read.pinned.is_none() && !known && self.unkept.as_ref() != Some(&read.revision) {
+            let cause = SourceRevisionCause::default();
+            let kept = self.revisions(source).record(loaded, cause, self.gitops.clock.now()).await?;
+            read.number = match kept {
+                Kept::As(number) => Some(number),
+                Kept::Not(why) => {
+                    self.unkept = Some(read.revision.clone());
+                    let message = format!("what was applied now cannot be had back later: {why}");
+                    warn!(source = %self.name, %message, "no revision is kept");
+                    self.tell(source, Note::warning(SourceReason::RevisionNotKept.as_str(), "Record", message));
+                    None
+                }
+            };
+        } else if read.pinned.is_none() && !known {
+            read.number = None;
+        }
+        let tidy = Some((source.metadata.generation, read.number));
+        if self.tidied != tidy {
+            self.revisions(source).tidy().await?;
+            self.tidied = tidy;
+        }
+        Ok(())
+    }
+
     /// Stored before anything is applied.
     async fn remember_inventory(&self, source: &Source, before: &SourceStatus, plan: &Plan) -> ApiResult<Source> {
         if before.inventory == plan.inventory {
@@ -287,7 +356,7 @@ impl Syncer {
     async fn surplus(
         &mut self,
         source: &Source,
-        listing: &Listing,
+        changing: Option<&Listing>,
         plan: &Plan,
         errors: &mut Vec<FileError>,
     ) -> Option<Surplus> {
@@ -295,7 +364,10 @@ impl Syncer {
             return Some(Surplus::default());
         }
         let delete = plan.prune == Prune::Yes && errors.is_empty();
-        if delete && !self.rests(&source.spec.directory, listing).await {
+        if delete
+            && let Some(listing) = changing
+            && !self.rests(&source.spec.directory, listing).await
+        {
             return None;
         }
         let mut surplus = Surplus::default();
@@ -375,7 +447,8 @@ impl Syncer {
     /// The one place where a pass ends: status, events and log agree.
     async fn report(&self, source: &Source, outcome: Outcome) -> ApiResult<()> {
         let before = source.status.clone().unwrap_or_default();
-        let after = status(&before, outcome, source.metadata.generation, self.gitops.clock.now());
+        let mut after = status(&before, outcome, source.metadata.generation, self.gitops.clock.now());
+        after.handled_request.clone_from(&self.request);
         if after == before {
             return Ok(());
         }
@@ -389,7 +462,8 @@ impl Syncer {
         if after.applied_revision != before.applied_revision {
             let (objects, files) = (after.objects, after.files);
             info!(source = %self.name, objects, files, revision = ?after.applied_revision, "desired files applied");
-            let message = format!("{objects} objects from {files} files");
+            let ready = after.conditions.iter().find(|condition| condition.type_ == crate::api::condition::READY);
+            let message = ready.map(|ready| ready.message.clone()).unwrap_or_default();
             self.tell(&source, Note::normal(SourceReason::Applied.as_str(), "Apply", message));
         } else if after.errors.is_empty() && !before.errors.is_empty() {
             info!(source = %self.name, "desired files are in order again");
@@ -420,6 +494,28 @@ impl Syncer {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// What a pass applies.
+struct Wanted {
+    loaded: LoadedFiles,
+    /// It is a revision, and not what the files say.
+    pinned: Option<Pinned>,
+}
+
+/// What the files would change in what is pinned.
+fn difference(pinned: &LoadedFiles, listing: &Listing, files: &LoadedFiles) -> String {
+    if let Err(why) = &listing.root {
+        return format!("the files cannot be read: the directory {why}");
+    }
+    if let Some(error) = files.errors.first() {
+        return format!("the files are not valid: {}", describe(error));
+    }
+    match changes(&pinned.documents, &files.documents).as_slice() {
+        [] => "the files say the same".to_owned(),
+        [first] => format!("the files say otherwise: {first}"),
+        [first, rest @ ..] => format!("the files say otherwise: {first} (and {} more)", rest.len()),
     }
 }
 

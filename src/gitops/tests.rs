@@ -15,12 +15,16 @@ use rstest::rstest;
 use super::{
     diff::{EmptyDirectory, Prune, diff},
     files::{File, Identity, Listing, Problem, real::read_once},
+    history::{changes, manifests, restored},
     load::{LoadedFiles, load},
     others::Others,
-    status::{Outcome, Read, describe, status},
+    status::{Outcome, Pinned, Read, describe, status},
 };
 use crate::{
-    api::source::{FileError, InventoryEntry, Source, SourceSpec, SourceStatus},
+    api::{
+        source::{FileError, InventoryEntry, Source, SourceSpec, SourceStatus},
+        sourcerevision::{SourceRevisionCause, SourceRevisionSpec},
+    },
     registry::Kinds,
 };
 
@@ -230,6 +234,8 @@ fn read(errors: usize) -> Read {
         server_failed: false,
         empty_directory: false,
         pruning: 0,
+        number: Some(4),
+        pinned: None,
     }
 }
 
@@ -268,6 +274,63 @@ fn an_unreadable_directory_takes_nothing_away_from_the_status() {
     assert_eq!(ready(&lost).1, "DirectoryUnreadable");
     assert_eq!((&lost.inventory, lost.objects), (&good.inventory, good.objects));
     assert_eq!(describe(&lost.errors[0]), ".: /desired does not exist");
+}
+
+#[test]
+fn a_pin_is_told_while_it_lasts() {
+    let told = |status: &SourceStatus| {
+        let found = status.conditions.iter().find(|c| c.type_ == "Pinned");
+        found.map(|c| (c.status.clone(), c.message.clone()))
+    };
+    let pinned = Pinned { revision: 2, files: "the files say the same".to_owned() };
+    let held = Read { number: Some(2), pinned: Some(pinned), ..read(0) };
+    let held = status(&SourceStatus::default(), Outcome::Read(Box::new(held)), Some(1), at(0));
+    assert_eq!(told(&held), Some(("True".to_owned(), "revision 2 is kept; the files say the same".to_owned())));
+    assert_eq!((ready(&held).2, held.revision), ("3 objects of revision 2", Some(2)));
+    let outcome = Outcome::NoRevision { why: "there is no revision 7 of it".to_owned() };
+    let lost = status(&held, outcome, Some(2), at(1));
+    assert_eq!(told(&lost), Some(("False".to_owned(), "there is no revision 7 of it".to_owned())));
+    assert_eq!((ready(&lost).1, lost.revision, &lost.inventory), ("NoSuchRevision", Some(2), &held.inventory));
+    let free = status(&lost, Outcome::Read(Box::new(read(0))), Some(3), at(2));
+    assert_eq!((told(&free), free.revision), (None, Some(4)));
+}
+
+#[test]
+fn a_revision_gives_back_what_it_was_made_of() {
+    let both = loaded(&[("a.yaml", &workload("a")), ("sub/b.yaml", &workload("b"))]);
+    let spec = SourceRevisionSpec {
+        source: "desired".to_owned(),
+        revision: 1,
+        since: Time(at(0)),
+        digest: both.revision(),
+        cause: SourceRevisionCause::default(),
+        objects: 2,
+        manifests: manifests(&both.documents).expect("small enough"),
+    };
+    let again = restored(&spec, &kinds()).expect("it is whole");
+    assert_eq!((found(&again), again.revision(), again.files), (found(&both), both.revision(), 2));
+    assert!(again.complete);
+    let other = SourceRevisionSpec { digest: "another".to_owned(), ..spec };
+    assert!(restored(&other, &kinds()).expect_err("it was tampered with").contains("its digest is another"));
+}
+
+#[test]
+fn a_revision_says_what_it_changed() {
+    let before = loaded(&[("a.yaml", &workload("a")), ("b.yaml", &workload("b")), ("c.yaml", &workload("c"))]);
+    let b = workload("b").replace("image: i", "image: j");
+    let after = loaded(&[("moved/a.yaml", &workload("a")), ("b.yaml", &b), ("d.yaml", &workload("d"))]);
+    assert_eq!(
+        changes(&before.documents, &after.documents),
+        [
+            "changed Workload default/b (b.yaml:1)",
+            "added Workload default/d (d.yaml:1)",
+            "removed Workload default/c (c.yaml:1)"
+        ]
+    );
+    assert_eq!(changes(&after.documents, &after.documents), [""; 0]);
+    let many: String = (0..60).map(|n| format!("---\n{}", workload(&format!("w{n}")))).collect();
+    let many = changes(&[], &loaded(&[("many.yaml", &many)]).documents);
+    assert_eq!((many.len(), many.last().map(String::as_str)), (51, Some("and 10 more")));
 }
 
 #[test]

@@ -11,4 +11,5 @@ mod plan;
 mod program;
 mod rollback;
 mod serve;
+mod source;
 mod stack;

@@ -12,6 +12,9 @@ pub fn minimal(kind: &str) -> Value {
         "Node" | "Worker" => json!({}),
         "Promotion" => json!({"workload": "gaia-core"}),
         "Source" => json!({"directory": "/etc/gaia/desired"}),
+        "SourceRevision" => {
+            json!({"source": "desired", "revision": 1, "since": "2026-11-20T10:00:00Z", "digest": "d", "objects": 0, "manifests": ""})
+        }
         "Task" => json!({"document": {
             "apiVersion": "mloc/v1", "kind": "EchoTask", "metadata": {"name": "hello"},
             "spec": {"taskType": "echo", "resources": {"hardware": {}}},

@@ -255,6 +255,13 @@ pub const CASES: &[Case] = &[
         r#"{"spec": {"directory": "/srv/gaia"}}"#,
         r#"{"spec": {"directory": "desired"}}"#,
     ),
+    change(
+        "SourceRevision",
+        "a revision is what was: it is never changed",
+        "{}",
+        r#"{"metadata": {"labels": {"kept": "yes"}}}"#,
+        r#"{"spec": {"digest": "another"}}"#,
+    ),
     state(
         "Task",
         "a shard depends on nothing: its parent did",

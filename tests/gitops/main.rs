@@ -6,5 +6,6 @@ mod drift;
 mod edits;
 mod examples;
 mod prune;
+mod revisions;
 mod two_sources;
 mod world;

@@ -101,7 +101,7 @@ pub async fn run(args: AcquireArgs, out: &mut dyn Write) -> Outcome {
     match until(&mut watch, &name, limit, granted).await? {
         End::Came(claim) => told(&claim, format, out),
         End::Interrupted if args.cancel_on_interrupt => {
-            session.merge::<GpuClaim>(namespace, &name, json!({"spec": {"release": true}})).await?;
+            session.merge::<GpuClaim>(Some(namespace), &name, json!({"spec": {"release": true}})).await?;
             Err(CliError::Failed(format!("{} was taken back", label(&name))))
         }
         End::TimedOut => Err(CliError::Failed(format!(

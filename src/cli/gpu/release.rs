@@ -46,7 +46,7 @@ pub async fn run(args: ReleaseArgs, out: &mut dyn Write) -> Outcome {
             }
         }
     };
-    let claim: GpuClaim = session.merge(&namespace, &name, json!({"spec": {"release": true}})).await?;
+    let claim: GpuClaim = session.merge(Some(&namespace), &name, json!({"spec": {"release": true}})).await?;
     if args.no_wait {
         print::result(out, args.common.output, &claim, || format!("{} is asked to end\n", label(&name)))?;
         return Ok(0);

@@ -152,7 +152,7 @@ fn the_one_under_way(handoffs: &[Handoff]) -> Result<String, CliError> {
 }
 
 async fn ask_to_cancel(session: &Session, namespace: &str, name: &str) -> Result<Handoff, CliError> {
-    session.merge(namespace, name, json!({"spec": {"cancel": true}})).await
+    session.merge(Some(namespace), name, json!({"spec": {"cancel": true}})).await
 }
 
 fn label(name: &str) -> String {

@@ -35,7 +35,7 @@ pub async fn run(variant: Variant, running: bool, args: StackArgs, out: &mut dyn
     let mut sent = Vec::new();
     for workload in &chosen {
         let name = workload.name_any();
-        sent.push(session.merge::<Workload>(namespace, &name, wish(variant, running)).await?);
+        sent.push(session.merge::<Workload>(Some(namespace), &name, wish(variant, running)).await?);
     }
     if !args.no_wait {
         let watched = Watched { variant, running, limit: Duration::from_secs(args.timeout) };
@@ -48,7 +48,7 @@ pub async fn run(variant: Variant, running: bool, args: StackArgs, out: &mut dyn
             }
             End::Interrupted if args.cancel_on_interrupt => {
                 for workload in chosen.iter().filter(|workload| services::wished(workload, variant) != running) {
-                    session.merge::<Workload>(namespace, &workload.name_any(), wish(variant, !running)).await?;
+                    session.merge::<Workload>(Some(namespace), &workload.name_any(), wish(variant, !running)).await?;
                 }
                 return Err(CliError::Failed("set back".to_owned()));
             }

@@ -48,7 +48,7 @@ pub async fn run(args: SwapArgs, out: &mut dyn Write) -> Outcome {
         return Err(CliError::Failed(format!("{name} has no {} variant", target.as_str())));
     }
     let limit = Duration::from_secs(args.timeout);
-    let sent = session.merge::<Workload>(namespace, &name, running::wish(target, true)).await?;
+    let sent = session.merge::<Workload>(Some(namespace), &name, running::wish(target, true)).await?;
     let watched = running::Watched { variant: target, running: true, limit };
     match watched.settle(&mut running::watch(&session, namespace), &[sent]).await? {
         End::Came(standings) => may_answer(&name, target, standings.get(&name))?,
@@ -56,7 +56,7 @@ pub async fn run(args: SwapArgs, out: &mut dyn Write) -> Outcome {
         End::Interrupted => return Ok(left(&name, target)),
     }
     let active = json!({"spec": {"active": format!("{target:?}")}});
-    let sent = session.merge::<Workload>(namespace, &name, active).await?;
+    let sent = session.merge::<Workload>(Some(namespace), &name, active).await?;
     let mut watch = watcher::watch_object(session.within::<Workload>(namespace), &name).default_backoff().boxed();
     let answers = |workload: Option<Workload>| match workload {
         None => Err(CliError::Failed(format!("{} was deleted", objects::label::<Workload>(&name)))),
