@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Kind, fields::FieldError};
+use super::{
+    Kind,
+    fields::{FieldError, MOST_COMPLAINTS},
+};
 use crate::store::Revision;
 
 /// `Status.reason`. One to one with the HTTP code but for `Expired`/`Gone` and `AlreadyExists`/`Conflict`.
@@ -121,9 +124,14 @@ impl ApiError {
         Self::conflict(kind, name, WHY)
     }
 
-    /// 422 with one cause a field.
-    pub fn invalid(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Self {
-        let listed: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    /// 422 with one cause a field; of very many the first ones.
+    pub fn invalid(kind: &Kind, name: &str, mut errors: Vec<FieldError>) -> Self {
+        let more = errors.len() > MOST_COMPLAINTS;
+        errors.truncate(MOST_COMPLAINTS);
+        let mut listed: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        if more {
+            listed.push("and more".to_owned());
+        }
         let listed = match listed.as_slice() {
             [one] => one.clone(),
             several => format!("[{}]", several.join(", ")),

@@ -141,12 +141,58 @@ fn go_syntax(value: &Value) -> String {
     }
 }
 
-/// `path` and one more name: `spec` + `live` is `spec.live`.
-pub fn child(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+/// So many complaints about one object are told. More help nobody, and a body of many small mistakes would come to an answer
+/// of many times its size.
+pub const MOST_COMPLAINTS: usize = 100;
+/// So many bytes of one name are shown in a path.
+const MOST_OF_A_NAME: usize = 256;
+
+/// The way to a value, held by the frames of whoever walks there. Written down only where something is to be said of the value:
+/// to make the path of every value costs the square of a body in which a long name stands above many values.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    Root,
+    /// `spec` + `live` is `spec.live`.
+    Field(&'a Place<'a>, &'a str),
+    /// `spec.ports` + 0 is `spec.ports[0]`.
+    Item(&'a Place<'a>, usize),
 }
 
-/// `path` and an index: `spec.ports` + 0 is `spec.ports[0]`.
-pub fn item(path: &str, index: usize) -> String {
-    format!("{path}[{index}]")
+impl Place<'_> {
+    pub fn field<'a>(&'a self, name: &'a str) -> Place<'a> {
+        Place::Field(self, name)
+    }
+
+    pub fn item(&self, index: usize) -> Place<'_> {
+        Place::Item(self, index)
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Root => Ok(()),
+            Place::Item(above, index) => write!(f, "{above}[{index}]"),
+            Place::Field(above, name) => {
+                let end = name.floor_char_boundary(MOST_OF_A_NAME);
+                let (dot, cut) =
+                    (if matches!(above, Place::Root) { "" } else { "." }, if end < name.len() { "…" } else { "" });
+                write!(f, "{above}{dot}{}{cut}", &name[..end])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_written_as_a_path() {
+        let (root, long) = (Place::Root, "é".repeat(200));
+        let (spec, ports) = (root.field("spec"), root.field("spec"));
+        assert_eq!(root.to_string(), "");
+        assert_eq!(ports.field("ports").item(0).field("port").to_string(), "spec.ports[0].port");
+        assert_eq!(spec.field(&long).to_string(), format!("spec.{}…", "é".repeat(128)));
+    }
 }

@@ -1,10 +1,17 @@
 //! `metadata`: what the server owns of it, what a client may say, and small readers the other modules share.
 
+use std::collections::BTreeSet;
+
 use axum::body::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, ApiResult, Kind, fields::FieldError, ids::Ids, names};
+use super::{
+    ApiError, ApiResult, Kind,
+    fields::{FieldError, MOST_COMPLAINTS},
+    ids::Ids,
+    names,
+};
 use crate::store::{Key, Revision, Version};
 
 /// Fields only the server writes: an update gets the stored ones back.
@@ -165,11 +172,14 @@ pub fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<FieldEr
     validate_labels(metadata, &mut errors);
     validate_annotations(metadata, &mut errors);
     for (i, finalizer) in finalizers(object).into_iter().enumerate() {
+        if errors.len() > MOST_COMPLAINTS {
+            break;
+        }
         let complaints = names::qualified_name_errors(finalizer).into_iter();
         errors.extend(complaints.map(|e| FieldError::invalid(format!("metadata.finalizers[{i}]"), finalizer, e)));
     }
     if let Some(old) = old.filter(|old| is_deleting(old)) {
-        let before = finalizers(old);
+        let before: BTreeSet<&str> = finalizers(old).into_iter().collect();
         let added: Vec<&str> = finalizers(object).into_iter().filter(|f| !before.contains(f)).collect();
         if !added.is_empty() {
             let listed: Vec<String> = added.iter().map(|f| format!("{f:?}")).collect();
@@ -183,6 +193,9 @@ pub fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<FieldEr
 
 fn validate_labels(metadata: &Value, errors: &mut Vec<FieldError>) {
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
+        if errors.len() > MOST_COMPLAINTS {
+            return;
+        }
         let complaints = names::qualified_name_errors(key).into_iter();
         errors.extend(complaints.map(|e| FieldError::invalid("metadata.labels", key.clone(), e)));
         let value = value.as_str().unwrap_or_default();
@@ -194,6 +207,9 @@ fn validate_labels(metadata: &Value, errors: &mut Vec<FieldError>) {
 fn validate_annotations(metadata: &Value, errors: &mut Vec<FieldError>) {
     let mut size = 0;
     for (key, value) in metadata["annotations"].as_object().into_iter().flatten() {
+        if errors.len() > MOST_COMPLAINTS {
+            return;
+        }
         let complaints = names::qualified_name_errors(&key.to_lowercase()).into_iter();
         errors.extend(complaints.map(|e| FieldError::invalid("metadata.annotations", key.clone(), e)));
         size += key.len() + value.as_str().map_or(0, str::len);
@@ -206,6 +222,9 @@ fn validate_annotations(metadata: &Value, errors: &mut Vec<FieldError>) {
 fn validate_owners(metadata: &Value, errors: &mut Vec<FieldError>) {
     let owners = metadata["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
     for (i, owner) in owners.iter().enumerate() {
+        if errors.len() > MOST_COMPLAINTS {
+            return;
+        }
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str() == Some("") {
                 let path = format!("metadata.ownerReferences[{i}].{field}");

@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 pub use error::{ApiError, ApiResult, Cause, Reason};
+pub use fields::{MOST_COMPLAINTS, Place};
 pub use ids::{Ids, RandomIds, SeededIds};
 pub use kinds::{Kind, Kinds};
 pub use selector::{Filtered, Selector};

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::fields::{FieldError, child};
+use super::fields::{FieldError, Place};
 
 /// Levels of objects and lists, the object's own among them.
 pub const MOST: usize = 100;
@@ -13,16 +13,19 @@ const OF_MANAGED_FIELDS: usize = MOST + 10;
 /// What is wrong with an object that nests deeper: it names the place of the first two levels.
 pub fn check(object: &Value) -> Option<FieldError> {
     let fields = object.as_object()?;
-    let inner = fields.iter().flat_map(|(name, value)| {
-        let below = value.as_object().into_iter().flatten();
-        below.map(move |(inner, value)| (child(name, inner), value))
-    });
-    // What is a list at the first level has no names below it.
-    let lists = fields.iter().filter(|(_, value)| value.is_array()).map(|(name, value)| (name.clone(), value));
-    inner.chain(lists).find_map(|(field, value)| {
-        let most = if field == "metadata.managedFields" { OF_MANAGED_FIELDS } else { MOST };
-        (2 + depth(value) > most).then(|| too_deep(field))
-    })
+    for (name, value) in fields {
+        let most = |inner: &str| if name == "metadata" && inner == "managedFields" { OF_MANAGED_FIELDS } else { MOST };
+        for (inner, value) in value.as_object().into_iter().flatten() {
+            if 2 + depth(value) > most(inner) {
+                return Some(too_deep(Place::Root.field(name).field(inner).to_string()));
+            }
+        }
+        // What is a list at the first level has no names below it.
+        if value.is_array() && 2 + depth(value) > MOST {
+            return Some(too_deep(Place::Root.field(name).to_string()));
+        }
+    }
+    None
 }
 
 pub fn too_deep(field: impl Into<String>) -> FieldError {

@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::protobuf;
-use crate::registry::{ApiError, ApiResult, FieldValidation, Reason};
+use crate::registry::{ApiError, ApiResult, FieldValidation, MOST_COMPLAINTS, Place, Reason};
 
 /// As much as an API server takes.
 pub const LIMIT_BYTES: usize = 3 * 1024 * 1024;
@@ -67,7 +67,7 @@ pub fn unsupported(supported: &str) -> ApiError {
 pub fn json(bytes: &[u8], validation: FieldValidation) -> ApiResult<Decoded> {
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let seed = Node { path: String::new(), duplicates: &mut duplicates };
+    let seed = Node { place: &Place::Root, duplicates: &mut duplicates };
     let value = seed
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
@@ -118,9 +118,9 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Builds a `Value`, keeping the last of duplicate keys and remembering where they were.
+/// Builds a `Value`, keeping the last of duplicate keys and remembering where the first of them were.
 struct Node<'a> {
-    path: String,
+    place: &'a Place<'a>,
     duplicates: &'a mut Vec<String>,
 }
 
@@ -170,8 +170,8 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut out = Vec::new();
         while let Some(item) = {
-            let path = format!("{}[{}]", self.path, out.len());
-            items.next_element_seed(Node { path, duplicates: self.duplicates })?
+            let place = self.place.item(out.len());
+            items.next_element_seed(Node { place: &place, duplicates: self.duplicates })?
         } {
             out.push(item);
         }
@@ -181,11 +181,11 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut out = serde_json::Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-            if out.contains_key(&key) {
-                self.duplicates.push(path.clone());
+            let place = self.place.field(&key);
+            if self.duplicates.len() < MOST_COMPLAINTS && out.contains_key(&key) {
+                self.duplicates.push(place.to_string());
             }
-            let value = entries.next_value_seed(Node { path, duplicates: self.duplicates })?;
+            let value = entries.next_value_seed(Node { place: &place, duplicates: self.duplicates })?;
             out.insert(key, value);
         }
         Ok(Value::Object(out))

@@ -5,56 +5,58 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::{Limits, ListType, Node, Type, WHOLE_FLOATS_END};
-use crate::registry::fields::{FieldError, Problem, child, item};
+use crate::registry::fields::{FieldError, MOST_COMPLAINTS, Place, Problem};
 
-/// Everything wrong with `value`, in the order of its fields.
+/// What is wrong with `value`, in the order of its fields; of very much the beginning.
 pub fn validate(value: &Value, node: &Node) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    walk(value, node, "", &mut errors);
+    walk(value, node, &Place::Root, &mut errors);
     errors
 }
 
-fn walk(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
-    if value.is_null() && (node.nullable || (node.type_.is_none() && !node.int_or_string)) {
+fn walk(value: &Value, node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {
+    if errors.len() > MOST_COMPLAINTS
+        || value.is_null() && (node.nullable || (node.type_.is_none() && !node.int_or_string))
+    {
         return;
     }
-    if let Some(error) = wrong_type(value, node, path) {
+    if let Some(error) = wrong_type(value, node, place) {
         errors.push(error);
         return;
     }
-    check_limits(value, &node.limits, path, errors);
-    check_branches(value, node, path, errors);
+    check_limits(value, &node.limits, place, errors);
+    check_branches(value, node, place, errors);
     match value {
-        Value::Object(map) => walk_object(map, node, path, errors),
-        Value::Array(list) => walk_list(list, node, path, errors),
+        Value::Object(map) => walk_object(map, node, place, errors),
+        Value::Array(list) => walk_list(list, node, place, errors),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-fn walk_object(map: &Map<String, Value>, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
+fn walk_object(map: &Map<String, Value>, node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {
     for name in &node.required {
         if !map.contains_key(name) {
-            errors.push(FieldError::required(child(path, name), ""));
+            errors.push(FieldError::required(place.field(name).to_string(), ""));
         }
     }
     if node.embedded {
         for name in ["apiVersion", "kind"] {
             if map.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
-                errors.push(FieldError::required(child(path, name), "must not be empty"));
+                errors.push(FieldError::required(place.field(name).to_string(), "must not be empty"));
             }
         }
     }
     for (name, below) in map {
         if let Some(field) = node.field(name) {
-            walk(below, field, &child(path, name), errors);
+            walk(below, field, &place.field(name), errors);
         }
     }
 }
 
-fn walk_list(list: &[Value], node: &Node, path: &str, errors: &mut Vec<FieldError>) {
+fn walk_list(list: &[Value], node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {
     if let Some(items) = &node.items {
         for (i, below) in list.iter().enumerate() {
-            walk(below, items, &item(path, i), errors);
+            walk(below, items, &place.item(i), errors);
         }
     }
     let mut seen = BTreeSet::new();
@@ -66,13 +68,16 @@ fn walk_list(list: &[Value], node: &Node, path: &str, errors: &mut Vec<FieldErro
                 keys.iter().filter_map(|k| Some((k.clone(), below.get(k)?.clone()))).collect::<Map<_, _>>().into()
             }
         };
+        if errors.len() > MOST_COMPLAINTS {
+            return;
+        }
         if !seen.insert(identity.to_string()) {
-            errors.push(FieldError::duplicate(item(path, i), identity));
+            errors.push(FieldError::duplicate(place.item(i).to_string(), identity));
         }
     }
 }
 
-fn wrong_type(value: &Value, node: &Node, path: &str) -> Option<FieldError> {
+fn wrong_type(value: &Value, node: &Node, place: &Place<'_>) -> Option<FieldError> {
     let fits = match node.type_ {
         _ if node.int_or_string => value.is_string() || is_integer(value),
         None => true,
@@ -92,14 +97,14 @@ fn wrong_type(value: &Value, node: &Node, path: &str) -> Option<FieldError> {
         None => unreachable!("a place without a type fits every value"),
     };
     let actual = type_name(value);
-    let detail = format!("{} in body must be of type {expected}: {actual:?}", shown_path(path));
-    Some(FieldError { field: path.to_owned(), problem: Problem::WrongType { value: actual.into(), detail } })
+    let detail = format!("{} in body must be of type {expected}: {actual:?}", shown_path(place));
+    Some(FieldError { field: place.to_string(), problem: Problem::WrongType { value: actual.into(), detail } })
 }
 
-fn check_limits(value: &Value, limits: &Limits, path: &str, errors: &mut Vec<FieldError>) {
+fn check_limits(value: &Value, limits: &Limits, place: &Place<'_>, errors: &mut Vec<FieldError>) {
     let mut complain = |shown: &Value, what: String| {
-        let detail = format!("{} in body {what}", shown_path(path));
-        errors.push(FieldError::invalid(path, shown.clone(), detail));
+        let detail = format!("{} in body {what}", shown_path(place));
+        errors.push(FieldError::invalid(place.to_string(), shown.clone(), detail));
     };
     match value {
         Value::Number(number) => {
@@ -120,35 +125,35 @@ fn check_limits(value: &Value, limits: &Limits, path: &str, errors: &mut Vec<Fie
                 complain(value, format!("must be of type {format}: {text:?}"));
             }
             if let Some(max) = limits.max_length.filter(|&max| length > max) {
-                errors.push(FieldError { field: path.to_owned(), problem: Problem::TooLong { max } });
+                errors.push(FieldError { field: place.to_string(), problem: Problem::TooLong { max } });
             }
         }
         Value::Array(list) => {
             if let Some(min) = limits.min_items.filter(|&min| (list.len() as u64) < min) {
                 complain(&list.len().into(), format!("should have at least {min} items"));
             }
-            too_many(list.len(), limits.max_items, path, errors);
+            too_many(list.len(), limits.max_items, place, errors);
         }
         Value::Object(map) => {
             if let Some(min) = limits.min_properties.filter(|&min| (map.len() as u64) < min) {
                 complain(&map.len().into(), format!("should have at least {min} properties"));
             }
-            too_many(map.len(), limits.max_properties, path, errors);
+            too_many(map.len(), limits.max_properties, place, errors);
         }
         Value::Null | Value::Bool(_) => {}
     }
     if let Some(allowed) = limits.enumeration.as_ref().filter(|allowed| !allowed.contains(value)) {
         let supported = allowed.iter().map(plain).collect();
         errors.push(FieldError {
-            field: path.to_owned(),
+            field: place.to_string(),
             problem: Problem::NotSupported { value: value.clone(), supported },
         });
     }
 }
 
-fn too_many(actual: usize, max: Option<u64>, path: &str, errors: &mut Vec<FieldError>) {
+fn too_many(actual: usize, max: Option<u64>, place: &Place<'_>, errors: &mut Vec<FieldError>) {
     if let Some(max) = max.filter(|&max| actual as u64 > max) {
-        errors.push(FieldError { field: path.to_owned(), problem: Problem::TooMany { actual, max } });
+        errors.push(FieldError { field: place.to_string(), problem: Problem::TooMany { actual, max } });
     }
 }
 
@@ -173,18 +178,18 @@ fn out_of_range(n: f64, limits: &Limits) -> Option<String> {
     ((n / factor).fract() != 0.0).then(|| format!("should be a multiple of {factor}"))
 }
 
-fn check_branches(value: &Value, node: &Node, path: &str, errors: &mut Vec<FieldError>) {
+fn check_branches(value: &Value, node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {
     let passes = |branch: &Node| {
         let mut found = Vec::new();
-        walk(value, branch, path, &mut found);
+        walk(value, branch, place, &mut found);
         found.is_empty()
     };
     for branch in &node.all_of {
-        walk(value, branch, path, errors);
+        walk(value, branch, place, errors);
     }
     let mut complain = |what: &str| {
-        let detail = format!("{:?} {what}", shown_path(path));
-        errors.push(FieldError::invalid(path, shallow(value), detail));
+        let detail = format!("{:?} {what}", shown_path(place));
+        errors.push(FieldError::invalid(place.to_string(), shallow(value), detail));
     };
     if !node.any_of.is_empty() && !node.any_of.iter().any(passes) {
         complain("must validate at least one schema (anyOf)");
@@ -237,8 +242,8 @@ fn shallow(value: &Value) -> Value {
     if value.is_object() || value.is_array() { type_name(value).into() } else { value.clone() }
 }
 
-fn shown_path(path: &str) -> &str {
-    if path.is_empty() { "<root>" } else { path }
+fn shown_path(place: &Place<'_>) -> String {
+    if matches!(place, Place::Root) { "<root>".to_owned() } else { place.to_string() }
 }
 
 fn plain(value: &Value) -> String {
