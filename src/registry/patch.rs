@@ -1,5 +1,7 @@
 //! Merge, JSON and strategic patches. Server-side apply is [`apply`](super::apply).
 
+use std::collections::{HashMap, HashSet};
+
 use json_patch::{PatchOperation, jsonptr::Pointer};
 use serde_json::Value;
 
@@ -11,6 +13,8 @@ use super::{
 /// As upstream: a patch of a few lines must not grow an object without bound.
 const MOST_OPERATIONS: usize = 10_000;
 const MOST_COPIED_BYTES: usize = 3 * 1024 * 1024;
+/// What is taken out of a list, or put into it, moves all behind it. So many items are moved in a moment.
+const MOST_SHIFTED_ITEMS: usize = 20_000_000;
 
 /// The object as the patch wants it.
 pub fn apply(kind: &Kind, mut object: Value, patch: &Patch) -> ApiResult<Value> {
@@ -33,9 +37,10 @@ pub fn apply(kind: &Kind, mut object: Value, patch: &Patch) -> ApiResult<Value> 
                     "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {count}"
                 )));
             }
-            let mut copied = 0;
+            let (mut copied, mut shifted) = (0, 0);
             for operation in &patch.0 {
                 check_growth(kind, &object, operation, &mut copied)?;
+                check_shifts(&object, operation, &mut shifted)?;
                 apply_operation(&mut object, operation)?;
             }
         }
@@ -70,6 +75,7 @@ fn strategic(object: &mut Value, patch: &Value, node: Option<&Node>) {
         if let Some(list) = name.strip_prefix(REMOVED) {
             let gone = wish.as_array().map(Vec::as_slice).unwrap_or_default();
             let items = map.get_mut(list).and_then(Value::as_array_mut);
+            let gone: HashSet<&Value> = gone.iter().collect();
             items.into_iter().for_each(|items| items.retain(|item| !gone.contains(item)));
         } else if name.starts_with('$') {
         } else if wish.is_null() || wish["$patch"] == "delete" {
@@ -89,22 +95,38 @@ fn merge_list(there: &mut Vec<Value>, wish: &[Value], node: Option<&Node>) {
     let replaces = |item: &Value| item["$patch"] == "replace" && item.as_object().is_some_and(|item| item.len() == 1);
     match node.map(|node| &node.list) {
         Some(ListType::Set) => {
-            for item in wish {
-                if !there.contains(item) {
-                    there.push(item.clone());
-                }
-            }
+            let known: HashSet<Value> = there.iter().cloned().collect();
+            let mut added = HashSet::new();
+            there.extend(wish.iter().filter(|item| !known.contains(item) && added.insert(*item)).cloned());
         }
         Some(ListType::Map(keys)) if !wish.iter().any(replaces) => {
+            let identity = |item: &Value| -> Vec<Value> { keys.iter().map(|key| item[key].clone()).collect() };
+            let mut items: Vec<Option<Value>> = there.drain(..).map(Some).collect();
+            let mut places: HashMap<Vec<Value>, usize> = HashMap::new();
+            for (at, item) in items.iter().flatten().enumerate() {
+                // Of several the first one is meant.
+                places.entry(identity(item)).or_insert(at);
+            }
             for item in wish {
-                let same = |other: &Value| keys.iter().all(|key| other[key] == item[key]);
-                match there.iter().position(same) {
-                    Some(at) if item["$patch"] == "delete" => drop(there.remove(at)),
-                    Some(at) => strategic(&mut there[at], item, node.and_then(|node| node.items.as_deref())),
-                    None if item["$patch"] == "delete" => {}
-                    None => there.push(without_directives(item)),
+                let identity = identity(item);
+                let deletes = item["$patch"] == "delete";
+                match places.get(&identity).copied() {
+                    Some(at) if deletes => {
+                        items[at] = None;
+                        places.remove(&identity);
+                    }
+                    Some(at) => {
+                        let below = node.and_then(|node| node.items.as_deref());
+                        items[at].iter_mut().for_each(|there| strategic(there, item, below));
+                    }
+                    None if deletes => {}
+                    None => {
+                        places.insert(identity, items.len());
+                        items.push(Some(without_directives(item)));
+                    }
                 }
             }
+            there.extend(items.into_iter().flatten());
         }
         Some(ListType::Map(_) | ListType::Atomic) | None => {
             *there = wish.iter().filter(|item| !replaces(item)).map(without_directives).collect();
@@ -148,6 +170,27 @@ fn check_growth(kind: &Kind, object: &Value, operation: &PatchOperation, copied:
         let name = metadata::text(object, "name").unwrap_or_default();
         let field = path.as_str().split('/').skip(1).take(2).collect::<Vec<_>>().join(".");
         return Err(ApiError::invalid(kind, name, vec![nesting::too_deep(field)]));
+    }
+    Ok(())
+}
+
+fn check_shifts(object: &Value, operation: &PatchOperation, shifted: &mut usize) -> ApiResult<()> {
+    let behind = |path: &Pointer| {
+        let list = path.parent().and_then(|parent| object.pointer(parent.as_str())).and_then(Value::as_array);
+        let at = path.back().and_then(|token| token.decoded().parse().ok());
+        list.map_or(0, |list| list.len().saturating_sub(at.unwrap_or(list.len())))
+    };
+    *shifted += match operation {
+        PatchOperation::Add(add) => behind(&add.path),
+        PatchOperation::Remove(remove) => behind(&remove.path),
+        PatchOperation::Copy(copy) => behind(&copy.path),
+        PatchOperation::Move(moved) => behind(&moved.from) + behind(&moved.path),
+        PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
+    };
+    if *shifted > MOST_SHIFTED_ITEMS {
+        return Err(too_large(format!(
+            "The allowed maximum of list items that a JSON patch moves is {MOST_SHIFTED_ITEMS}"
+        )));
     }
     Ok(())
 }
