@@ -189,6 +189,12 @@ pub(super) fn from_crd(crd: &CustomResourceDefinition) -> Result<Kind, String> {
     let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
     let schema = schema.ok_or("spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required")?;
     let schema = serde_json::to_value(schema).map_err(|e| e.to_string())?;
+    let scale = version.subresources.as_ref().and_then(|s| s.scale.as_ref()).map(|scale| Scale {
+        spec_replicas: scale.spec_replicas_path.clone(),
+        status_replicas: scale.status_replicas_path.clone(),
+        selector: scale.label_selector_path.clone(),
+    });
+    scale.iter().try_for_each(check_scale)?;
     let names = &spec.names;
     let columns = version.additional_printer_columns.iter().flatten().map(|c| Column {
         name: c.name.clone(),
@@ -209,16 +215,36 @@ pub(super) fn from_crd(crd: &CustomResourceDefinition) -> Result<Kind, String> {
         categories: names.categories.clone().unwrap_or_default(),
         namespaced: spec.scope == "Namespaced",
         has_status: version.subresources.as_ref().is_some_and(|s| s.status.is_some()),
-        scale: version.subresources.as_ref().and_then(|s| s.scale.as_ref()).map(|scale| Scale {
-            spec_replicas: scale.spec_replicas_path.clone(),
-            status_replicas: scale.status_replicas_path.clone(),
-            selector: scale.label_selector_path.clone(),
-        }),
+        scale,
         columns: columns.collect(),
         selectable_fields: version.selectable_fields.iter().flatten().map(|f| f.json_path.clone()).collect(),
         ..Kind::with_schema(schema)
     }
     .compiled()
+}
+
+/// As upstream: names with a dot before each, below `spec` and `status`. A write of the scale goes where the path says, and
+/// must not hit the object itself or its metadata.
+fn check_scale(scale: &Scale) -> Result<(), String> {
+    let below = |path: &str, roots: &[&str]| {
+        let inside = roots.iter().find_map(|root| path.strip_prefix(root));
+        inside.is_some_and(|names| names.split('.').all(|name| !name.is_empty() && !name.contains(['[', ']'])))
+    };
+    let complain = |field: &str, path: &str, where_: &str| {
+        Err(format!(
+            "spec.versions[0].subresources.scale.{field}: Invalid value: {path:?}: should be a json path under {where_}"
+        ))
+    };
+    if !below(&scale.spec_replicas, &[".spec."]) {
+        return complain("specReplicasPath", &scale.spec_replicas, ".spec");
+    }
+    if !below(&scale.status_replicas, &[".status."]) {
+        return complain("statusReplicasPath", &scale.status_replicas, ".status");
+    }
+    match scale.selector.as_deref().filter(|path| !path.is_empty()) {
+        Some(path) if !below(path, &[".spec.", ".status."]) => complain("labelSelectorPath", path, ".spec or .status"),
+        _ => Ok(()),
+    }
 }
 
 impl Kind {
