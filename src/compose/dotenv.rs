@@ -1,6 +1,6 @@
 //! Files of variables: `.env`, and what `env_file` names.
 
-use super::interpolate::{Variables, substitute};
+use super::interpolate::{MOST_OF_A_FILE, Variables, substitute};
 
 /// What is wrong with a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(super) fn parse(text: &str, around: &Variables) -> Result<Vec<(String, Strin
     let mut known = around.clone();
     let mut found = Vec::new();
     let mut rest = text.trim_start_matches('\u{feff}');
-    let mut line = 0;
+    let (mut line, mut left) = (0, MOST_OF_A_FILE);
     while !rest.is_empty() {
         line += 1;
         let end = rest.find('\n').map_or(rest.len(), |end| end + 1);
@@ -38,6 +38,10 @@ pub(super) fn parse(text: &str, around: &Variables) -> Result<Vec<(String, Strin
             continue;
         };
         let (value, after) = read_value(value, &known).map_err(fault)?;
+        let Some(less) = left.checked_sub(value.len()) else {
+            return Err(fault(format!("with its variables, the file comes to more than {MOST_OF_A_FILE} bytes here")));
+        };
+        left = less;
         let used = &rest[..rest.len() - after.len()];
         line += u32::try_from(used.trim_end_matches('\n').matches('\n').count()).unwrap_or(0);
         rest = after;

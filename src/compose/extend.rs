@@ -86,7 +86,7 @@ impl<'a> Files<'a> {
             }
         };
         let theirs = Problems::default();
-        let document = interpolate::value(document, "", &self.project.variables, &theirs);
+        let document = interpolate::value(document, &self.project.variables, &theirs);
         for (field, message) in theirs.take() {
             self.problems.add(path, format!("{}: {field}: {message}", file.display()));
         }

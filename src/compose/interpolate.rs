@@ -12,31 +12,65 @@ pub(super) type Variables = BTreeMap<String, String>;
 /// So deep may defaults stand in defaults.
 const MAX_DEPTH: usize = 16;
 
+/// Linux gives no process an argument or a variable that is longer. Variables of variables of variables come to gigabytes else.
+const MOST_OF_A_TEXT: usize = 128 * 1024;
+/// All texts of a file together, with what variables put into them.
+pub(super) const MOST_OF_A_FILE: usize = 16 * 1024 * 1024;
+
 /// Every text of a value, keys not: as Compose does, before anything is read from it.
-pub(super) fn value(value: Value, path: &str, variables: &Variables, problems: &Problems) -> Value {
+pub(super) fn value(value: Value, variables: &Variables, problems: &Problems) -> Value {
+    each(value, &mut String::new(), variables, problems, &mut { MOST_OF_A_FILE })
+}
+
+/// `left`: so many bytes may still come.
+fn each(value: Value, path: &mut String, variables: &Variables, problems: &Problems, left: &mut usize) -> Value {
     match value {
+        Value::String(text) if !text.contains('$') => Value::String(text),
         Value::String(text) => match substitute(&text, variables) {
-            Ok(text) => Value::String(text),
+            Ok(long) if long.len() > *left => {
+                // Told once.
+                if std::mem::take(left) > 0 {
+                    problems.add(
+                        path.clone(),
+                        format!("with its variables, the file comes to more than {MOST_OF_A_FILE} bytes here"),
+                    );
+                }
+                Value::String(text)
+            }
+            Ok(text) => {
+                *left -= text.len();
+                Value::String(text)
+            }
             Err(message) => {
-                problems.add(path, message);
+                problems.add(path.clone(), message);
                 Value::String(text)
             }
         },
         Value::Array(items) => {
-            let items = items.into_iter().enumerate();
-            items.map(|(i, item)| self::value(item, &format!("{path}[{i}]"), variables, problems)).collect()
+            let mut below = |(i, item): (usize, Value)| {
+                within(path, &format!("[{i}]"), |path| each(item, path, variables, problems, left))
+            };
+            items.into_iter().enumerate().map(&mut below).collect()
         }
         Value::Object(fields) => {
-            let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-            let fields = fields.into_iter();
-            Value::Object(
-                fields
-                    .map(|(key, field)| (key.clone(), self::value(field, &below(&key), variables, problems)))
-                    .collect(),
-            )
+            let mut below = |(key, field): (String, Value)| {
+                let dot = if path.is_empty() { "" } else { "." };
+                let field = within(path, &format!("{dot}{key}"), |path| each(field, path, variables, problems, left));
+                (key, field)
+            };
+            Value::Object(fields.into_iter().map(&mut below).collect())
         }
         other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
     }
+}
+
+/// One step further down, and back.
+fn within<T>(path: &mut String, step: &str, act: impl FnOnce(&mut String) -> T) -> T {
+    let length = path.len();
+    path.push_str(step);
+    let out = act(path);
+    path.truncate(length);
+    out
 }
 
 /// An error says what is wrong, without the value of any variable.
@@ -51,6 +85,9 @@ fn nested(text: &str, variables: &Variables, depth: usize) -> Result<String, Str
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
+        if out.len() > MOST_OF_A_TEXT {
+            return Err(too_long());
+        }
         let after = &rest[at + 1..];
         if let Some(more) = after.strip_prefix('$') {
             out.push('$');
@@ -71,7 +108,12 @@ fn nested(text: &str, variables: &Variables, depth: usize) -> Result<String, Str
         }
     }
     out.push_str(rest);
-    Ok(out)
+    // What has no variable in it is as long as somebody wrote it.
+    if out.len() > MOST_OF_A_TEXT && out.len() > text.len() { Err(too_long()) } else { Ok(out) }
+}
+
+fn too_long() -> String {
+    format!("comes to more than {MOST_OF_A_TEXT} bytes with its variables")
 }
 
 /// Where the brace closes that was opened before `text`.

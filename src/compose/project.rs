@@ -34,7 +34,7 @@ impl<'r> Project<'r> {
         let variables = variables(&directory.join(".env"), reader).map_err(|problem| vec![problem])?;
         let (document, lines) = document(file, reader).map_err(|problem| vec![problem])?;
         let problems = Problems::default();
-        let document = interpolate::value(document, "", &variables, &problems);
+        let document = interpolate::value(document, &variables, &problems);
         let part = |name: &str| document.get(name).cloned().unwrap_or_default();
         let mut read = Self {
             name: project.map(str::to_owned).unwrap_or_else(|| name(&document, &variables, &directory)),
