@@ -18,33 +18,50 @@ pub struct Parsed {
     pub lines: Lines,
 }
 
-/// Where each field of a document stands, by its path: `spec.ports[0].hostPort`.
+/// Where each field of a document stands, by its path: `spec.ports[0].hostPort`. A tree, for a table of whole paths would grow
+/// with the square of a text in which long names stand above many values.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Lines(BTreeMap<String, u32>);
+pub struct Lines {
+    line: Option<u32>,
+    /// By `name`, or `[index]`.
+    below: BTreeMap<String, Lines>,
+}
 
 impl Lines {
     /// The line of the field, or of the nearest one around it: a missing field is reported where it belongs.
     pub fn nearest(&self, path: &str) -> Option<u32> {
         let mut path = path;
         loop {
-            if let Some(line) = self.0.get(path) {
-                return Some(*line);
+            if let Some(line) = self.exact(path) {
+                return Some(line);
             }
             path = &path[..path.rfind(['.', '['])?];
         }
     }
 
     pub fn exact(&self, path: &str) -> Option<u32> {
-        self.0.get(path).copied()
+        self.at(path)?.line
     }
 
     /// The lines of the value at `path`, as if it were a document of its own.
     pub fn under(&self, path: &str) -> Lines {
-        let inner = self.0.iter().filter_map(|(key, line)| {
-            let rest = key.strip_prefix(path)?;
-            Some((rest.strip_prefix('.').or_else(|| rest.starts_with('[').then_some(rest))?.to_owned(), *line))
-        });
-        Lines(inner.collect())
+        Lines { line: None, below: self.at(path).map(|found| found.below.clone()).unwrap_or_default() }
+    }
+
+    /// A name may have dots and brackets in it: every end of a step is tried, the nearest first.
+    fn at(&self, path: &str) -> Option<&Lines> {
+        if path.is_empty() {
+            return Some(self);
+        }
+        let path = path.strip_prefix('.').unwrap_or(path);
+        let ends = path.char_indices().skip(1).filter(|(_, c)| matches!(c, '.' | '[')).map(|(end, _)| end);
+        ends.chain([path.len()]).find_map(|end| self.below.get(&path[..end])?.at(&path[end..]))
+    }
+
+    fn put(&mut self, step: String, line: u32) -> &mut Lines {
+        let found = self.below.entry(step).or_default();
+        found.line = Some(line);
+        found
     }
 }
 
@@ -68,7 +85,7 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>, SyntaxError> {
 fn document(tree: Spanned<Tree>) -> Option<Parsed> {
     let line = line_of(&tree);
     let mut lines = Lines::default();
-    let value = tree.value.into_value(String::new(), &mut lines);
+    let value = tree.value.into_value(&mut lines);
     (!value.is_null()).then_some(Parsed { line, value, lines })
 }
 
@@ -100,25 +117,23 @@ enum Tree {
 }
 
 impl Tree {
-    fn into_value(self, path: String, lines: &mut Lines) -> Value {
+    fn into_value(self, lines: &mut Lines) -> Value {
         match self {
             Tree::Leaf(value) => value,
             Tree::Sequence(items) => items
                 .into_iter()
                 .enumerate()
                 .map(|(index, item)| {
-                    let path = format!("{path}[{index}]");
-                    lines.0.insert(path.clone(), line_of(&item));
-                    item.value.into_value(path, lines)
+                    let below = lines.put(format!("[{index}]"), line_of(&item));
+                    item.value.into_value(below)
                 })
                 .collect(),
             Tree::Mapping(fields) => Value::Object(
                 fields
                     .into_iter()
                     .map(|(key, item)| {
-                        let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
-                        lines.0.insert(path.clone(), line_of(&key));
-                        (key.value, item.value.into_value(path, lines))
+                        let below = lines.put(key.value.clone(), line_of(&key));
+                        (key.value, item.value.into_value(below))
                     })
                     .collect::<Map<_, _>>(),
             ),
@@ -128,9 +143,13 @@ impl Tree {
 
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TreeVisitor)
+        stacker::maybe_grow(STACK_OF_A_LEVEL, STACK_MORE, || deserializer.deserialize_any(TreeVisitor))
     }
 }
+
+/// A level takes 32 KiB in a debug build, for the parser keeps a place beside each value; a worker's stack has 2 MiB.
+const STACK_OF_A_LEVEL: usize = 128 * 1024;
+const STACK_MORE: usize = 1024 * 1024;
 
 struct TreeVisitor;
 
@@ -273,6 +292,22 @@ mod tests {
         }
         parse(&text).expect_err("is a bomb");
         parse(&"[".repeat(10_000)).expect_err("is too deep");
+    }
+
+    #[test]
+    fn what_is_deep_and_allowed_overflows_no_stack() {
+        let text = format!("{}1{}", "[".repeat(64), "]".repeat(64));
+        let on_a_small_stack = std::thread::Builder::new().stack_size(512 * 1024).spawn(move || parse(&text).is_ok());
+        assert!(on_a_small_stack.expect("a thread can be started").join().expect("it does not panic"));
+    }
+
+    #[test]
+    fn names_may_look_like_paths() {
+        let text = "a.b:\n  c[0]: 1\n  d: [x, {e.f: 2}]\na:\n  b: 3\n  z: 4\n";
+        let lines = &parse(text).expect("is YAML")[0].lines;
+        let at = |path| lines.exact(path);
+        assert_eq!([at("a.b.c[0]"), at("a.b.d[1].e.f"), at("a.z"), at("a.b.d[2]")], [Some(2), Some(3), Some(6), None]);
+        assert_eq!(lines.nearest("a.b.d[2].x"), Some(3));
     }
 
     #[test]
