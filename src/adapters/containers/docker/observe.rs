@@ -96,7 +96,7 @@ fn attachments(id: &str, settings: NetworkSettings) -> Vec<Attachment> {
 
 /// Sorted, without the short id that Docker adds.
 pub(super) fn aliases(id: &str, endpoint: &EndpointSettings) -> Vec<String> {
-    let short = &id[..id.len().min(SHORT_ID)];
+    let short = id.get(..SHORT_ID).unwrap_or(id);
     let mut aliases: Vec<_> = endpoint.aliases.iter().flatten().filter(|alias| *alias != short).cloned().collect();
     aliases.sort();
     aliases.dedup();
