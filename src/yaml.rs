@@ -91,14 +91,12 @@ fn document(tree: Spanned<Tree>) -> Option<Parsed> {
 
 fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
     let message = DefaultMessageFormatter.format_message(error.without_snippet());
-    SyntaxError {
-        line: error.location().map(|at| narrow(at.line())),
-        // Text of the file may be quoted in it; a log line stays one line.
-        message: message
-            .chars()
-            .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-            .collect(),
-    }
+    SyntaxError { line: error.location().map(|at| narrow(at.line())), message: one_line(&message) }
+}
+
+/// Text of a file may be quoted in what is said of it; a log line stays one line.
+pub fn one_line(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 fn line_of<T>(spanned: &Spanned<T>) -> u32 {

@@ -12,7 +12,7 @@ use super::{compose, files::Listing};
 use crate::{
     api::source::{FileError, InventoryEntry},
     registry::Kinds,
-    yaml::{Lines, Parsed, parse},
+    yaml::{Lines, Parsed, one_line, parse},
 };
 
 /// Objects without a namespace live here.
@@ -127,6 +127,7 @@ pub fn load(listing: &Listing, kinds: &Kinds) -> LoadedFiles {
     refuse_duplicates(&mut loaded);
     compose::resolve(&mut loaded, listing);
     loaded.documents.sort_by(|a, b| (order(&a.id), &a.file, a.line).cmp(&(order(&b.id), &b.file, b.line)));
+    loaded.errors.iter_mut().for_each(|error| error.message = one_line(&error.message));
     loaded.errors.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
     loaded
 }

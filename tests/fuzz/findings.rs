@@ -62,6 +62,7 @@ fn rule(rule: &str) -> serde_json::Value {
 #[case::deep_yaml(targets::desired_yaml, format!("{}1{}", "[".repeat(63), "]".repeat(63)).into_bytes())]
 #[case::deep_yaml_in_blocks(targets::desired_yaml, (0..63).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<String>().into_bytes())]
 #[case::long_key_applied(targets::patch, request(&format!("PATCH {WIDGETS}/k?fieldManager=a"), "application/apply-patch+yaml", &format!("{{\"spec\":{{\"maps\":{}}}}}", long_key(100_000))))]
+#[case::line_break_in_a_version(targets::desired_yaml, b"{\"apiVersion\":\"\\r\\n\",\"kind\":t,\"metadata\":{\"name\":e}}".to_vec())]
 #[case::many_finalizers(targets::patch, request(&format!("PATCH {CONFIG_MAP}"), "application/strategic-merge-patch+json",
     &format!("{{\"metadata\":{{\"finalizers\":[{}]}}}}", listed(60_000, |n| format!("\"a/{n}\"")))))]
 #[case::many_owners(targets::patch, request(&format!("PATCH {CONFIG_MAP}"), "application/strategic-merge-patch+json",

@@ -185,6 +185,10 @@ impl World {
                     None => format!("{all}/{name}"),
                 };
                 let read = self.must(Method::GET, &path, &Value::Null);
+                // What its definition says now, an object of a kind that clients brought need not fit.
+                if kind.added {
+                    continue;
+                }
                 let written = self.must(Method::PUT, &path, &read);
                 assert_eq!(written, read, "{path}: written back it became another");
                 decodes(&read);
