@@ -12,6 +12,7 @@
 //! | [`controllers`] | what is decided |
 //! | [`yaml`] | which values a text holds, on which lines |
 //! | [`compose`] | what a Compose file comes to in our words |
+//! | [`mloc`] | what an MLOC document says |
 //! | [`gitops`] | files in |
 //! | [`facades`] | the old APIs, on our objects |
 //! | [`server`] | the API on the wire |
@@ -27,6 +28,7 @@ pub mod config;
 pub mod controllers;
 pub mod facades;
 pub mod gitops;
+pub mod mloc;
 pub mod registry;
 pub mod runtime;
 pub mod server;
