@@ -1,6 +1,6 @@
 //! `Task`: one job for one worker: a single-task MLOC document, and how far it got.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,13 @@ pub struct TaskSpec {
     /// It is a part of another Task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
+    /// When it was submitted; absent: when it was created. Of several that wait for one worker the earlier goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<MicroTime>,
+    /// Goes before lower ones, whoever waits longer.
+    #[serde(default)]
+    #[schemars(range(min = -1_000_000, max = 1_000_000))]
+    pub priority: i32,
     /// So many further tries after a failure.
     #[serde(default = "default_max_retries")]
     #[schemars(range(max = 100))]
@@ -78,6 +85,7 @@ fn default_max_retries() -> u32 {
 /// A document as MLOC workers understand it. Fields that nobody here reads are kept and handed on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct MlocDocument {
     /// `mloc/v1`
     #[schemars(length(min = 1))]
@@ -87,6 +95,9 @@ pub struct MlocDocument {
     pub kind: String,
     pub metadata: MlocMetadata,
     pub spec: MlocSpec,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -217,8 +228,14 @@ pub struct TaskStatus {
     /// The Worker's id; `MULTI` when its shards are with several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assigned_worker: Option<String>,
+    /// When that worker's process had started, as it said: another one knows nothing of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_incarnation: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failed_worker: Option<String>,
+    /// So many times it was given to a worker.
+    #[serde(default)]
+    pub attempts: u32,
     /// Failures so far.
     #[serde(default)]
     pub retries: u32,
@@ -228,7 +245,7 @@ pub struct TaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dispatched_at: Option<Time>,
+    pub dispatched_at: Option<MicroTime>,
     /// The worker said that it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
@@ -299,6 +316,7 @@ pub struct Artifact {
 /// Reasons of a task's conditions, its events and its metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr)]
 pub enum TaskReason {
+    Accepted,
     DependenciesPending,
     DependencyFailed,
     NoWorkerFits,
@@ -310,5 +328,9 @@ pub enum TaskReason {
     WorkerFailed,
     WorkerLost,
     RetriesExhausted,
+    /// Waits for the time of its next try.
+    Retrying,
+    /// It cannot be handed to a worker as it is.
+    Invalid,
     Cancelled,
 }

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A process that takes Tasks from the bus. It announces itself; nobody needs to write this.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,10 @@ pub struct WorkerStatus {
     pub tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<WorkerHardware>,
+    /// What it announced, as it did: `hardware`, `env`, and `started_at` and `last_seen` to the microsecond.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "super::schema::free_form")]
+    pub announced: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_per_hour: Option<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
