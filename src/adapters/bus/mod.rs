@@ -1,0 +1,182 @@
+//! The bus on which workers of MLOC take tasks and tell how they fare: contract section 2. What is said on it may be lost,
+//! doubled or late; what is made of it is for controllers to decide.
+//!
+//! Guarantees: an event stream begins with [`BusEvent::Connected`], and says so again after every loss, for whatever was
+//! published in between nobody will ever tell. Calls answer or fail within seconds.
+
+pub mod embedded;
+pub mod redis;
+pub mod wire;
+
+use std::sync::Arc;
+
+use futures::{future::BoxFuture, stream::BoxStream};
+use serde_json::{Map, Value};
+
+/// Channels and keys, as every generation of workers has them.
+pub mod name {
+    /// Dispatches, to all workers.
+    pub const TASKS: &str = "tasks";
+    pub const TASK_EVENTS: &str = "tasks.events";
+    pub const WORKER_EVENTS: &str = "workers.events";
+    /// Set of ids.
+    pub const WORKERS: &str = "workers:ids";
+    /// Ours: it is gone when the bus has lost its data.
+    pub const EPOCH: &str = "gaia:epoch";
+
+    /// A worker's hash.
+    pub fn worker(id: &str) -> String {
+        format!("worker:{id}")
+    }
+
+    /// A worker's heartbeat, which expires.
+    pub fn heartbeat(id: &str) -> String {
+        format!("worker:{id}:hb")
+    }
+}
+
+/// Why the bus did not do as asked. It may have, when the answer was lost.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct BusError(pub String);
+
+pub type BusResult<T> = Result<T, BusError>;
+
+/// What is heard.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BusEvent {
+    /// From now on everything is heard. What was said before may have been missed.
+    Connected,
+    /// Nothing is heard until `Connected`; why.
+    Lost(String),
+    Worker(WorkerEvent),
+    Task(TaskEvent),
+}
+
+/// A worker about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerEvent {
+    pub worker: String,
+    pub news: WorkerNews,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerNews {
+    /// It has just started.
+    Registered,
+    /// It began `task`.
+    Running {
+        task: Option<String>,
+    },
+    /// It has nothing to do; it ended `last_task`, well or not.
+    Idle {
+        last_task: Option<String>,
+    },
+    Heartbeat,
+    /// It ended, or somebody removed it.
+    Unregistered,
+}
+
+/// A worker about a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskEvent {
+    pub task: String,
+    pub worker: Option<String>,
+    /// Of the dispatch it is about, as that was told; later generations repeat it.
+    pub dispatched_at: Option<String>,
+    pub news: TaskNews,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskNews {
+    Started,
+    Succeeded,
+    Failed(String),
+}
+
+/// What the bus keeps of a worker.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WorkerRecord {
+    pub id: String,
+    /// As written: by the worker, or by an orchestrator before it dispatches.
+    pub status: Option<String>,
+    pub started_at: Option<String>,
+    pub pid: Option<i64>,
+    pub env: Map<String, Value>,
+    pub hardware: Map<String, Value>,
+    pub tags: Vec<String>,
+    pub last_seen: Option<String>,
+    pub cost_per_hour: Option<f64>,
+    /// What it began last. Taken away with every dispatch, so that it tells of the latest one.
+    pub began: Option<String>,
+    /// What it ended last; taken away likewise.
+    pub ended: Option<String>,
+    /// The value of its heartbeat, while that has not expired.
+    pub heartbeat: Option<String>,
+    /// Among the ids. After a loss of data a worker writes its heartbeat only.
+    pub registered: bool,
+}
+
+/// Everything the bus keeps of workers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Roll {
+    pub workers: Vec<WorkerRecord>,
+    /// The bus has lost its data since the last look of any of us.
+    pub data_lost: bool,
+}
+
+/// Handed to one worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispatch {
+    pub task: String,
+    pub worker: String,
+    /// Placeholders resolved.
+    pub document: Value,
+    pub dispatched_at: jiff::Timestamp,
+    pub shard: Option<ShardOf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardOf {
+    pub parent: String,
+    pub index: u32,
+    pub total: u32,
+}
+
+/// The states an orchestrator writes for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
+pub enum Mark {
+    Idle,
+    Running,
+}
+
+/// A connection to the bus. Clones and streams come back by themselves after losses.
+pub trait Bus: Send + Sync + 'static {
+    /// All that is told from the first `Connected` on, for ever.
+    fn events(&self) -> BoxStream<'static, BusEvent>;
+
+    /// The workers among the ids, and those of `known` of which there is anything.
+    fn roll<'a>(&'a self, known: &'a [String]) -> BoxFuture<'a, BusResult<Roll>>;
+
+    /// Marks the worker as running and hands it the task, in this order and at once. Answers how many listen, which need not
+    /// include the worker.
+    fn dispatch<'a>(&'a self, dispatch: &'a Dispatch) -> BoxFuture<'a, BusResult<u64>>;
+
+    /// Writes a state for a worker, and tells it.
+    fn mark<'a>(&'a self, worker: &'a str, mark: Mark, at: jiff::Timestamp) -> BoxFuture<'a, BusResult<()>>;
+
+    /// Writes what is known of a worker that the bus has lost, and puts it among the ids.
+    fn restore<'a>(&'a self, record: &'a WorkerRecord) -> BoxFuture<'a, BusResult<()>>;
+
+    /// Removes everything that is kept of a worker, and tells it.
+    fn remove<'a>(&'a self, worker: &'a str, at: jiff::Timestamp) -> BoxFuture<'a, BusResult<()>>;
+}
+
+/// None where nobody said which bus: then nobody runs tasks here.
+pub type SharedBus = Arc<dyn Bus>;
+
+/// UTC with microseconds, as workers write it.
+pub fn stamp(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
+}

@@ -1,0 +1,220 @@
+//! Results and artifacts as files, where MLOC has them: contract sections 5.1 to 5.4.
+//!
+//! `<root>/<task>/responses.json` and `<root>/<task>/<artifact>`. A file is there whole or not at all, whatever crashes: it is
+//! written beside (`<root>/.incoming`), synced, and renamed. Names that lead out of the task's directory are refused, also
+//! through links, for others may write below the root on shared storage.
+
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::{Stream, StreamExt};
+use serde_json::Value;
+use tokio::{fs, io::AsyncWriteExt, sync::broadcast};
+
+/// The result itself.
+pub const RESPONSES: &str = "responses.json";
+const INCOMING: &str = ".incoming";
+/// Where later generations of MLOC put uploads.
+const ARTIFACTS: &str = "artifacts";
+/// Ids that a slow listener may fall behind by; then it looks at everything.
+const MOST_BEHIND: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("invalid filename")]
+    Name,
+    #[error("the file is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+    /// The sender stopped half way.
+    #[error("the upload broke off: {0}")]
+    BrokenOff(String),
+    #[error("cannot {doing}")]
+    Io { doing: &'static str, source: io::Error },
+}
+
+/// A result that was delivered over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    pub path: PathBuf,
+    pub size_bytes: u64,
+    pub worker: Option<String>,
+    pub received_at: Option<String>,
+}
+
+/// A directory of results. Clones share it, and hear of what any of them stores.
+#[derive(Clone)]
+pub struct ResultFiles {
+    root: Arc<PathBuf>,
+    stored: broadcast::Sender<String>,
+}
+
+impl ResultFiles {
+    /// The directory is made with the first file in it: one without results is none.
+    pub fn new(root: &Path) -> io::Result<Self> {
+        Ok(Self { root: Arc::new(std::path::absolute(root)?), stored: broadcast::channel(MOST_BEHIND).0 })
+    }
+
+    /// The ids whose results are stored from now on. A lagging reader must look at everything.
+    pub fn stored(&self) -> broadcast::Receiver<String> {
+        self.stored.subscribe()
+    }
+
+    /// Where a task's files are.
+    pub fn directory(&self, task: &str) -> PathBuf {
+        self.root.join(sanitised(task))
+    }
+
+    /// Stores a result in the place of what was there; answers its path.
+    pub async fn store(&self, task: &str, document: &Value) -> Result<PathBuf, FileError> {
+        let text = serde_json::to_vec_pretty(document).map_err(|error| FileError::BrokenOff(error.to_string()))?;
+        let bytes = futures::stream::iter([Ok::<_, io::Error>(text)]);
+        let path = self.write(task, RESPONSES, bytes, u64::MAX).await?;
+        // Nobody may be listening.
+        self.stored.send(task.to_owned()).ok();
+        Ok(path)
+    }
+
+    /// Stores an artifact as it streams in, in the place of one of the same name.
+    pub async fn upload<B: AsRef<[u8]>, E: std::fmt::Display>(
+        &self,
+        task: &str,
+        name: &str,
+        bytes: impl Stream<Item = Result<B, E>>,
+        limit: u64,
+    ) -> Result<PathBuf, FileError> {
+        // The result is no artifact: it would be taken for the word of a worker.
+        if name == RESPONSES {
+            return Err(FileError::Name);
+        }
+        self.write(task, checked(name)?, bytes, limit).await
+    }
+
+    async fn write<B: AsRef<[u8]>, E: std::fmt::Display>(
+        &self,
+        task: &str,
+        name: &str,
+        bytes: impl Stream<Item = Result<B, E>>,
+        limit: u64,
+    ) -> Result<PathBuf, FileError> {
+        let directory = self.directory(task);
+        fs::create_dir_all(&directory).await.map_err(io_error("make the directory of a task"))?;
+        fs::create_dir_all(self.root.join(INCOMING)).await.map_err(io_error("make a directory for what comes in"))?;
+        if self.real_directory(task).await != fs::canonicalize(&directory).await.ok() {
+            return Err(FileError::Name);
+        }
+        let (beside, path) = (self.root.join(INCOMING).join(uuid::Uuid::new_v4().to_string()), directory.join(name));
+        let written = async {
+            receive(&beside, bytes, limit).await?;
+            fs::rename(&beside, &path).await.map_err(io_error("put a file in its place"))?;
+            let place = fs::File::open(&directory).await.map_err(io_error("open the directory of a task"))?;
+            place.sync_all().await.map_err(io_error("sync the directory of a task"))
+        };
+        let written = written.await;
+        if written.is_err() {
+            fs::remove_file(&beside).await.ok();
+        }
+        written.map(|()| path)
+    }
+
+    /// The stored text of a result.
+    pub async fn load(&self, task: &str) -> Result<Option<Vec<u8>>, FileError> {
+        match self.find(task, RESPONSES).await? {
+            Some(path) => fs::read(path).await.map(Some).map_err(io_error("read a result")),
+            None => Ok(None),
+        }
+    }
+
+    /// The result that was delivered for a task. What a worker wrote itself on shared storage is none: it writes that before it
+    /// knows whether it can deliver.
+    pub async fn posted(&self, task: &str) -> Result<Option<Posted>, FileError> {
+        let Some(text) = self.load(task).await? else { return Ok(None) };
+        let Ok(Value::Object(document)) = serde_json::from_slice(&text) else { return Ok(None) };
+        let says = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
+        if says("task_id").as_deref() != Some(task) || !document.contains_key("result") {
+            return Ok(None);
+        }
+        Ok(Some(Posted {
+            path: self.directory(task).join(RESPONSES),
+            size_bytes: text.len() as u64,
+            worker: says("worker_id"),
+            received_at: says("received_at"),
+        }))
+    }
+
+    /// A file of a task. None: there is none of this name.
+    pub async fn find(&self, task: &str, name: &str) -> Result<Option<PathBuf>, FileError> {
+        let name = checked(name)?;
+        let Some(directory) = self.real_directory(task).await else { return Ok(None) };
+        for path in [directory.join(name), directory.join(ARTIFACTS).join(name)] {
+            let Ok(real) = fs::canonicalize(&path).await else { continue };
+            if real.starts_with(&directory) && fs::metadata(&real).await.is_ok_and(|file| file.is_file()) {
+                return Ok(Some(real));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Names and sizes of what was uploaded for a task, by name.
+    pub async fn artifacts(&self, task: &str) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        let Ok(mut entries) = fs::read_dir(self.directory(task)).await else { return found };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Ok(file) = entry.metadata().await
+                && file.is_file()
+                && name != RESPONSES
+            {
+                found.push((name, file.len()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Where a task's files are when no link leads elsewhere. None: there is no root yet.
+    async fn real_directory(&self, task: &str) -> Option<PathBuf> {
+        Some(fs::canonicalize(&*self.root).await.ok()?.join(sanitised(task)))
+    }
+}
+
+async fn receive<B: AsRef<[u8]>, E: std::fmt::Display>(
+    path: &Path,
+    bytes: impl Stream<Item = Result<B, E>>,
+    limit: u64,
+) -> Result<(), FileError> {
+    let mut file = fs::File::create_new(path).await.map_err(io_error("make a file"))?;
+    let mut bytes = std::pin::pin!(bytes);
+    let mut length = 0;
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk.map_err(|error| FileError::BrokenOff(error.to_string()))?;
+        length += chunk.as_ref().len() as u64;
+        if length > limit {
+            return Err(FileError::TooLarge { limit });
+        }
+        file.write_all(chunk.as_ref()).await.map_err(io_error("write a file"))?;
+    }
+    file.flush().await.map_err(io_error("write a file"))?;
+    file.sync_all().await.map_err(io_error("sync a file"))
+}
+
+fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> FileError {
+    move |source| FileError::Io { doing, source }
+}
+
+/// An id as a directory is called.
+pub fn sanitised(task: &str) -> String {
+    task.chars().map(|c| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect()
+}
+
+/// A name that is one, and nothing else of a path.
+fn checked(name: &str) -> Result<&str, FileError> {
+    let mut components = Path::new(name).components();
+    let plain = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == name);
+    (plain && name.len() <= 255 && !name.contains('\0')).then_some(name).ok_or(FileError::Name)
+}
+
+#[cfg(test)]
+mod tests;
