@@ -6,6 +6,8 @@ pub mod gpuclaim;
 pub mod handoff;
 pub mod history;
 pub mod promotion;
+pub mod task;
+pub mod worker;
 pub mod workload;
 
 use std::sync::Arc;
@@ -91,6 +93,19 @@ pub const CONTROLLERS: &[Controller] = &[
         reads: &["Workload", "WorkloadHistory"],
         writes_status_of: None,
         acts_on: &["WorkloadHistory"],
+    },
+    // These two run where there is a bus: the composition root starts them.
+    Controller {
+        name: "task",
+        reads: &["Task", "Worker", "bus", "results"],
+        writes_status_of: Some("Task"),
+        acts_on: &["bus"],
+    },
+    Controller {
+        name: "worker",
+        reads: &["Worker", "bus"],
+        writes_status_of: Some("Worker"),
+        acts_on: &["Worker", "bus"],
     },
 ];
 

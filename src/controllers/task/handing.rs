@@ -1,0 +1,132 @@
+//! Tasks are handed to workers: chosen, recorded, published, in this order.
+
+use std::collections::HashMap;
+
+use futures::future;
+use serde_json::{Value, json};
+use tracing::{debug, warn};
+
+use super::{
+    Tasks,
+    assign::assign,
+    silence::Reminder,
+    transition,
+    view::{Key, key_of, wire_id},
+};
+use crate::{
+    adapters::bus::{Dispatch, ShardOf},
+    api::task::{Task, TaskPhase},
+    mloc::placeholders::{self, Context, Whole},
+    runtime::objects::Objects,
+};
+
+/// On a document's metadata: `typed` keeps the type of a value that is nothing but a placeholder.
+const PLACEHOLDERS: &str = "gaia.dev/placeholders";
+
+impl<O: Objects> Tasks<O> {
+    /// Gives what seeks to who is free; tells the others why they wait.
+    pub(super) async fn hand_out(&mut self) {
+        if self.view.seeking.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let mut changes = Vec::new();
+        {
+            let seekers = self.view.seekers();
+            let idle = self.view.idle();
+            let all: Vec<_> = seekers.iter().map(|(_, seeker)| *seeker).collect();
+            let pairs = assign(&all, &idle, &self.view.running(), all.len(), &self.reality.settings.weights);
+            let chosen: HashMap<usize, usize> = pairs.into_iter().collect();
+            let mut fits = HashMap::new();
+            for (n, (key, seeker)) in seekers.iter().enumerate() {
+                let Some(task) = self.view.task(key) else { continue };
+                if let Some(worker) = chosen.get(&n).map(|place| &idle[*place]) {
+                    let incarnation = self.view.worker(worker.id).and_then(|hand| hand.incarnation.as_deref());
+                    changes.push(((*key).clone(), transition::dispatched(task, worker.id, incarnation, now)));
+                    continue;
+                }
+                let fitting = fits.entry(seeker.needs).or_insert_with(|| self.view.fits(seeker.needs));
+                if !transition::is_told(task, fitting) {
+                    changes.push(((*key).clone(), transition::unserved(task, fitting, now)));
+                }
+            }
+        }
+        let written = self.write(changes).await;
+        let dispatched: Vec<Key> = written
+            .into_iter()
+            .filter(|key| self.view.task(key).is_some_and(|task| transition::holder(task).is_some()))
+            .collect();
+        for key in &dispatched {
+            self.view.seeking.remove(key);
+            self.reminders.insert(key.clone(), Reminder::first(now));
+        }
+        self.publish(&dispatched).await;
+        // Their own writes are no news.
+        for key in &dispatched {
+            self.dirty.remove(key);
+        }
+    }
+
+    /// Publishes tasks whose dispatch is recorded. What cannot be published now is when its worker's silence is noticed.
+    pub(super) async fn publish(&mut self, keys: &[Key]) {
+        let this = &*self;
+        let publishing = keys.iter().filter_map(|key| {
+            let task = this.view.task(key)?.clone();
+            Some(async move {
+                let Some(order) = this.order(&task).await else { return };
+                match this.reality.bus.dispatch(&order).await {
+                    Ok(listeners) => debug!(task = order.task, worker = order.worker, listeners, "dispatched"),
+                    Err(error) => {
+                        warn!(task = order.task, worker = order.worker, %error, "a dispatch was not published");
+                    }
+                }
+            })
+        });
+        future::join_all(publishing).await;
+        if !keys.is_empty() {
+            self.look_soon();
+        }
+    }
+
+    async fn order(&self, task: &Task) -> Option<Dispatch> {
+        let status = task.status.as_ref().filter(|status| status.phase == TaskPhase::Dispatched)?;
+        let key = key_of(task);
+        let shard = task.spec.shard.as_ref().map(|shard| ShardOf {
+            parent: wire_id(&(key.0.clone(), shard.parent.clone())),
+            index: shard.index,
+            total: shard.total,
+        });
+        Some(Dispatch {
+            task: wire_id(&key),
+            worker: status.assigned_worker.clone()?,
+            document: self.document(task, &key).await?,
+            dispatched_at: status.dispatched_at.as_ref()?.0,
+            shard,
+        })
+    }
+
+    /// What the worker gets: of a task that depends on others with their results in it.
+    pub(super) async fn document(&self, task: &Task, key: &Key) -> Option<Value> {
+        let document = serde_json::to_value(&task.spec.document).ok()?;
+        if task.spec.depends_on.is_empty() {
+            return Some(document);
+        }
+        let mut context = Context::new();
+        for name in &task.spec.depends_on {
+            let on = (key.0.clone(), name.clone());
+            let stored = self.reality.results.load(&wire_id(&on)).await;
+            let stored = stored.inspect_err(|error| warn!(task = on.1, %error, "a result cannot be read"));
+            let read = stored.ok().flatten().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            if let Some((read, upstream)) = read.zip(self.view.task(&on)) {
+                let name = &upstream.spec.document.metadata.name;
+                let name = placeholders::name_of(upstream.spec.graph_node_name.as_deref(), name);
+                context.insert(name.to_owned(), placeholders::wrapped(read));
+            }
+        }
+        let typed =
+            document.pointer("/metadata/annotations").and_then(|all| all.get(PLACEHOLDERS)?.as_str()) == Some("typed");
+        let mut document = placeholders::resolve(&document, &context, if typed { Whole::Typed } else { Whole::Text });
+        document["spec"]["_upstreamResults"] = json!(context);
+        Some(document)
+    }
+}

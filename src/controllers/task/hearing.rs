@@ -1,0 +1,147 @@
+//! What the bus and the results tell, made into statuses.
+
+use std::collections::BTreeMap;
+
+use futures::future;
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::{
+    Tasks, transition,
+    view::{Key, key_from_wire, wire_id},
+};
+use crate::{
+    adapters::{
+        bus::{BusEvent, Mark, TaskEvent, TaskNews, WorkerNews},
+        results::Posted,
+    },
+    api::task::{Artifact, Task, TaskPhase, TaskStatus},
+    runtime::objects::Objects,
+};
+
+impl<O: Objects> Tasks<O> {
+    /// Takes what was heard since the last time, in its order.
+    pub(super) async fn hear(&mut self) {
+        let now = self.clock.now();
+        let mut changes: BTreeMap<Key, TaskStatus> = BTreeMap::new();
+        let mut ended = Vec::new();
+        for event in std::mem::take(&mut self.heard) {
+            match event {
+                BusEvent::Connected => {
+                    info!("the bus of the workers is heard");
+                    self.look_soon();
+                }
+                BusEvent::Lost(why) => warn!(why, "the bus of the workers is not heard"),
+                BusEvent::Task(event) => {
+                    if let Some((key, status)) = self.on_task(&event, &changes, now) {
+                        if status.phase == TaskPhase::Done {
+                            ended.extend(event.worker.clone());
+                        }
+                        changes.insert(key, status);
+                    }
+                    if let Some(worker) = event.worker.filter(|_| event.news != TaskNews::Started) {
+                        self.is_free_of(&worker, &key_from_wire(&event.task));
+                    }
+                }
+                BusEvent::Worker(event) => match event.news {
+                    WorkerNews::Running { task: Some(task) } => {
+                        let key = key_from_wire(&task);
+                        if let Some(status) =
+                            self.current(&key, &changes).and_then(|task| transition::started(&task, &event.worker, now))
+                        {
+                            changes.insert(key, status);
+                        }
+                    }
+                    WorkerNews::Idle { last_task: Some(task) } => {
+                        self.is_free_of(&event.worker, &key_from_wire(&task));
+                        self.look_soon();
+                    }
+                    WorkerNews::Registered | WorkerNews::Unregistered => {
+                        self.view.occupied.remove(&event.worker);
+                    }
+                    WorkerNews::Running { task: None }
+                    | WorkerNews::Idle { last_task: None }
+                    | WorkerNews::Heartbeat => {}
+                },
+            }
+        }
+        self.add_artifacts(&mut changes).await;
+        self.write(changes.into_iter().collect()).await;
+        let marks = ended.iter().map(|worker| self.reality.bus.mark(worker, Mark::Idle, now));
+        for marked in future::join_all(marks).await {
+            // Only told for people who listen: what a worker is at work on is in the tasks.
+            marked.unwrap_or_else(|error| warn!(%error, "a worker was not marked as idle"));
+        }
+    }
+
+    /// A task with what is about to be written of it.
+    fn current(&self, key: &Key, changes: &BTreeMap<Key, TaskStatus>) -> Option<std::sync::Arc<Task>> {
+        let task = self.view.task(key)?;
+        match changes.get(key) {
+            Some(status) => Some(Task { status: Some(status.clone()), ..(**task).clone() }.into()),
+            None => Some(task.clone()),
+        }
+    }
+
+    fn on_task(
+        &self,
+        event: &TaskEvent,
+        changes: &BTreeMap<Key, TaskStatus>,
+        now: Timestamp,
+    ) -> Option<(Key, TaskStatus)> {
+        let key = key_from_wire(&event.task);
+        let task = self.current(&key, changes)?;
+        let (worker, dispatch) = (event.worker.as_deref(), event.dispatched_at.as_deref());
+        let status = match &event.news {
+            TaskNews::Started => transition::started(&task, worker?, now),
+            TaskNews::Succeeded => transition::succeeded(&task, worker, dispatch, now),
+            TaskNews::Failed(error) => {
+                transition::failed(&task, worker, dispatch, error, &self.reality.settings.backoff, now)
+            }
+        };
+        Some((key, status?))
+    }
+
+    fn is_free_of(&mut self, worker: &str, task: &Key) {
+        if self.view.occupied.get(worker) == Some(task) {
+            self.view.occupied.remove(worker);
+        }
+    }
+
+    /// Results were stored, of these tasks; none: of any that a worker has.
+    pub(super) async fn deliver(&mut self, tasks: Vec<Option<String>>) {
+        if tasks.is_empty() {
+            return;
+        }
+        let keys: Vec<Key> = match tasks.iter().any(Option::is_none) {
+            true => self.view.held().values().flatten().cloned().collect(),
+            false => tasks.into_iter().flatten().map(|id| key_from_wire(&id)).collect(),
+        };
+        let now = self.clock.now();
+        let mut changes = BTreeMap::new();
+        for key in keys {
+            if let Some(posted) = self.posted(&key).await
+                && let Some(task) = self.view.task(&key)
+                && let Some(status) = transition::delivered(task, &posted, now)
+            {
+                changes.insert(key, status);
+            }
+        }
+        self.add_artifacts(&mut changes).await;
+        self.write(changes.into_iter().collect()).await;
+    }
+
+    pub(super) async fn posted(&self, key: &Key) -> Option<Posted> {
+        let posted = self.reality.results.posted(&wire_id(key)).await;
+        posted.inspect_err(|error| warn!(task = key.1, %error, "a result cannot be read")).ok().flatten()
+    }
+
+    /// Of tasks that are done, what lies beside their results.
+    async fn add_artifacts(&self, changes: &mut BTreeMap<Key, TaskStatus>) {
+        for (key, status) in changes.iter_mut().filter(|(_, status)| status.phase == TaskPhase::Done) {
+            let found = self.reality.results.artifacts(&wire_id(key)).await;
+            status.artifacts =
+                found.into_iter().map(|(name, size_bytes)| Artifact { name, size_bytes, sha256: None }).collect();
+        }
+    }
+}

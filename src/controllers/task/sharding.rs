@@ -1,0 +1,231 @@
+//! A task that is divided: its parts are Tasks of their own, and what they come to is its result.
+//!
+//! Expected flow: when enough workers are free, the status says how many parts there are (durably, so that a crash cannot divide it
+//! twice), then the parts are made. Each has a name that follows from its place, so making them again makes none twice. When all
+//! are done their results become one; when one has failed for good, the whole has, and the other parts are cancelled.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::{
+    Tasks,
+    transition::{self, phase_of},
+    view::{Key, object_name, wire_id},
+};
+use crate::{
+    adapters::bus::stamp,
+    api::task::{MlocDocument, Shard, ShardCounts, Task, TaskPhase, TaskSpec, TaskStatus},
+    mloc::{aggregate::aggregate, placeholders, shards},
+    registry::Reason,
+    runtime::objects::Objects,
+};
+
+/// Of part `index`.
+pub fn part_name(parent: &str, index: u32) -> String {
+    format!("{parent}-{index}")
+}
+
+/// What is to be done for a task that is divided. `parts` by their place; those that are missing have not been made.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tending {
+    /// The counts are as the status has them.
+    Wait,
+    Count(ShardCounts),
+    /// These places are empty.
+    Make(Vec<u32>),
+    Gather,
+    /// Cancel these, which go on; the reason why the whole ends.
+    Fail {
+        error: String,
+    },
+}
+
+/// Pure.
+pub fn tend(counts: ShardCounts, parts: &BTreeMap<u32, (String, TaskPhase)>) -> Tending {
+    let missing: Vec<u32> = (0..counts.total).filter(|index| !parts.contains_key(index)).collect();
+    if !missing.is_empty() {
+        return Tending::Make(missing);
+    }
+    let phases = |wanted: &[TaskPhase]| parts.values().filter(|(_, phase)| wanted.contains(phase)).count() as u32;
+    if let Some((name, _)) = parts.values().find(|(_, phase)| matches!(phase, TaskPhase::Failed | TaskPhase::Cancelled))
+    {
+        return Tending::Fail { error: format!("Child shard failed: {name}") };
+    }
+    let seen = ShardCounts { total: counts.total, done: phases(&[TaskPhase::Done]), failed: 0 };
+    match seen {
+        seen if seen.done == seen.total => Tending::Gather,
+        seen if seen == counts => Tending::Wait,
+        seen => Tending::Count(seen),
+    }
+}
+
+impl<O: Objects> Tasks<O> {
+    /// Divides those among the seekers that want it, while there are enough workers for it.
+    pub(super) async fn divide(&mut self) {
+        let weights = self.reality.settings.weights;
+        let wanted: Vec<(Key, u32)> = {
+            let idle = self.view.idle();
+            let seekers = self.view.seekers();
+            let demand = seekers.len();
+            let count = |(key, seeker): &(&Key, super::assign::Seeker<'_>)| {
+                let task = self.view.task(key)?;
+                let parallel = task.spec.document.spec.parallel.as_ref().filter(|parallel| parallel.enabled)?;
+                if task.spec.shard.is_some() {
+                    return None;
+                }
+                let fitting: Vec<_> =
+                    idle.iter().map(|idle| idle.hardware).filter(|has| seeker.needs.missing(has).is_none()).collect();
+                let enough = fitting.len() > 1 && weights.ratio(fitting.iter().copied(), demand) >= weights.high;
+                let most = parallel.max_shards.unwrap_or(weights.most_shards);
+                let replicas = task.spec.document.spec.resources.replicas;
+                enough.then(|| ((*key).clone(), shards::count(fitting.len() as u32, replicas, most)))
+            };
+            seekers.iter().filter_map(count).collect()
+        };
+        for (key, count) in wanted {
+            let Some(task) = self.view.task(&key).cloned() else { continue };
+            let Some(document) = self.document(&task, &key).await.filter(shards::wanted) else { continue };
+            let Some(parts) = shards::divide(&document, count) else { continue };
+            info!(task = key.1, parts = parts.len(), "a task is divided");
+            let status = transition::divided(&task, parts.len() as u32, self.clock.now());
+            self.write(vec![(key.clone(), status)]).await;
+            self.view.seeking.remove(&key);
+            self.tend_all().await;
+        }
+    }
+
+    /// Looks after the tasks that are divided.
+    pub(super) async fn tend_all(&mut self) {
+        while let Some(key) = self.divided.pop_first() {
+            let Some(task) = self.view.task(&key).cloned() else { continue };
+            let Some(counts) = transition::parts_of(&task) else { continue };
+            let now = self.clock.now();
+            if task.spec.cancel {
+                self.write(vec![(key.clone(), transition::cancelled(&task, now))]).await;
+                self.cancel_parts(&key).await;
+                continue;
+            }
+            let parts = self.view.parts(&key);
+            let phases = parts
+                .iter()
+                .map(|(index, part)| (*index, (part.metadata.name.clone().unwrap_or_default(), phase_of(part))))
+                .collect();
+            match tend(counts, &phases) {
+                Tending::Wait => {}
+                Tending::Count(counts) => self.write(vec![(key, transition::counted(&task, counts))]).await.clear(),
+                Tending::Make(missing) => self.make(&task, &key, counts.total, &missing).await,
+                Tending::Gather => {
+                    let status = self.gather(&task, &key, now).await;
+                    self.write(vec![(key, status)]).await;
+                }
+                Tending::Fail { error } => {
+                    self.write(vec![(key.clone(), transition::divided_failed(&task, &error, now))]).await;
+                    self.cancel_parts(&key).await;
+                }
+            }
+        }
+    }
+
+    async fn make(&mut self, task: &Task, key: &Key, total: u32, missing: &[u32]) {
+        let document = self.document(task, key).await;
+        // It was divided into so many before: it is again.
+        let Some(documents) = document.and_then(|document| shards::divide(&document, total)) else {
+            let status = transition::divided_failed(task, "its data cannot be divided any more", self.clock.now());
+            self.write(vec![(key.clone(), status)]).await;
+            return;
+        };
+        for index in missing {
+            let Some(part) = documents.get(*index as usize).and_then(|document| part(task, *index, total, document))
+            else {
+                continue;
+            };
+            match self.objects.create(part).await {
+                Ok(made) => self.put(made),
+                Err(error) if error.reason == Reason::AlreadyExists => {}
+                Err(error) => {
+                    warn!(task = key.1, index, %error, "a part of a task cannot be made");
+                    self.retries.insert(key.clone(), self.clock.now() + super::LOOK);
+                }
+            }
+        }
+    }
+
+    /// The results of all parts in one, which is then the task's.
+    async fn gather(&self, task: &Task, key: &Key, now: Timestamp) -> TaskStatus {
+        let mut results = Vec::new();
+        for part in self.view.parts(key).values() {
+            let id = wire_id(&(key.0.clone(), part.metadata.name.clone().unwrap_or_default()));
+            let text = self.reality.results.load(&id).await.ok().flatten();
+            if let Some(document) = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok()) {
+                results.push(placeholders::wrapped(document));
+            }
+        }
+        let total = transition::parts_of(task).map_or(0, |counts| counts.total) as usize;
+        if results.len() < total {
+            return transition::gathered(task, None, now);
+        }
+        let whole = aggregate(&wire_id(key), &results, &stamp(now));
+        if let Err(error) = self.reality.results.store(&wire_id(key), &whole).await {
+            warn!(task = key.1, %error, "the results of a task's parts cannot be stored as one");
+        }
+        transition::gathered(task, self.posted(key).await.as_ref(), now)
+    }
+
+    /// The parts of a task that has ended do not go on.
+    async fn cancel_parts(&mut self, key: &Key) {
+        for part in self.view.parts(key).into_values().filter(|part| !phase_of(part).is_terminal()) {
+            let name = (key.0.clone(), part.metadata.name.clone().unwrap_or_default());
+            match self.objects.merge::<Task>(&object_name(&name), json!({"spec": {"cancel": true}})).await {
+                Ok(part) => self.put(part),
+                Err(error) => warn!(task = name.1, %error, "a part of a task cannot be cancelled"),
+            }
+        }
+    }
+}
+
+fn part(task: &Task, index: u32, total: u32, document: &Value) -> Option<Task> {
+    let document: MlocDocument = serde_json::from_value(document.clone()).ok()?;
+    let parent = task.metadata.name.clone()?;
+    let spec = TaskSpec {
+        document,
+        submission: task.spec.submission.clone(),
+        shard: Some(Shard { parent: parent.clone(), index, total }),
+        submitted_at: task.spec.submitted_at.clone(),
+        priority: task.spec.priority,
+        max_retries: task.spec.max_retries,
+        ..TaskSpec::default()
+    };
+    let mut part = Task::new(&part_name(&parent, index), spec);
+    part.metadata = ObjectMeta {
+        namespace: task.metadata.namespace.clone(),
+        owner_references: task.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..part.metadata
+    };
+    Some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(phases: &[TaskPhase]) -> BTreeMap<u32, (String, TaskPhase)> {
+        phases.iter().enumerate().map(|(n, phase)| (n as u32, (part_name("t", n as u32), *phase))).collect()
+    }
+
+    #[test]
+    fn parts_are_made_counted_and_gathered() {
+        let counts = |done| ShardCounts { total: 3, done, failed: 0 };
+        use TaskPhase::{Dispatched, Done, Failed, Waiting};
+        assert_eq!(tend(counts(0), &parts(&[Done])), Tending::Make(vec![1, 2]));
+        assert_eq!(tend(counts(0), &parts(&[Done, Waiting, Dispatched])), Tending::Count(counts(1)));
+        assert_eq!(tend(counts(1), &parts(&[Done, Waiting, Dispatched])), Tending::Wait);
+        assert_eq!(tend(counts(2), &parts(&[Done, Done, Done])), Tending::Gather);
+        let failed = Tending::Fail { error: "Child shard failed: t-1".to_owned() };
+        assert_eq!(tend(counts(1), &parts(&[Done, Failed, Done])), failed);
+    }
+}
