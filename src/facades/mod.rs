@@ -2,3 +2,4 @@
 //! facade call does, the same write with `kubectl` does too.
 
 pub mod gaia;
+pub mod tasks;

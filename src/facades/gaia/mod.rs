@@ -35,7 +35,7 @@ mod openapi;
 mod oracle;
 mod overview;
 mod power;
-mod reply;
+pub(in crate::facades) mod reply;
 mod routes;
 mod socket;
 mod stacks;

@@ -1,0 +1,115 @@
+//! The HTTP API of MLOC's orchestrator, as its clients and workers know it: contract section 1, on the objects of ours.
+//!
+//! A submitted document becomes `Task` objects, and what is answered is read from them; results and artifacts are files. Nothing is
+//! decided here: which worker gets what, and what an attempt came to, is the controllers' to say.
+//!
+//! | file | question |
+//! |---|---|
+//! | [`routes`] | which path and method is which call, and who may call |
+//! | [`submit`] | which document is in a body, and which tasks come of it |
+//! | [`records`] | how tasks and workers look on the wire |
+//! | [`results`] | results come in and go out |
+//! | [`artifacts`] | files come in and go out |
+
+mod artifacts;
+mod records;
+mod results;
+mod routes;
+mod submit;
+
+use std::sync::Arc;
+
+use axum::{Router, http::StatusCode};
+use futures::lock::Mutex;
+use jiff::Timestamp;
+
+use super::gaia::reply::{Answer, Refusal, ok};
+use crate::{
+    adapters::{
+        bus::{SharedBus, stamp},
+        results::{FileError, ResultFiles},
+    },
+    api::task::Task,
+    registry::ObjectName,
+    runtime::clock::Clock,
+    runtime::objects::Objects,
+    runtime::registry_objects::RegistryObjects,
+};
+
+/// Under which name the facade writes.
+pub const FIELD_MANAGER: &str = "mloc-facade";
+/// Where MLOC's tasks and workers are.
+const NAMESPACE: &str = "default";
+
+/// What the calls are answered from. Clones share everything.
+#[derive(Clone)]
+pub struct Mloc {
+    pub objects: RegistryObjects,
+    pub bus: SharedBus,
+    pub results: ResultFiles,
+    pub clock: Arc<dyn Clock>,
+    /// The bearer token that every call but `/healthz` must show. None: nobody is asked.
+    pub token: Option<Arc<str>>,
+    /// Of an artifact.
+    pub most_bytes: u64,
+    /// Results are taken one after another, so that of two at once one finds the other.
+    pub taking: Arc<Mutex<()>>,
+}
+
+/// All calls, and 404 in MLOC's words: for a listener of its own.
+pub fn router(mloc: Mloc) -> Router {
+    routes::router(mloc.clone()).merge(routes::health()).fallback(routes::not_found)
+}
+
+/// The calls whose paths nobody else has: beside the other APIs.
+pub fn guest(mloc: Mloc) -> Router {
+    routes::router(mloc)
+}
+
+impl Mloc {
+    async fn task(&self, id: &str) -> Result<Option<Arc<Task>>, Refusal> {
+        let (namespace, name) = id.split_once('/').unwrap_or((NAMESPACE, id));
+        let name = ObjectName { namespace: Some(namespace.to_owned()), name: name.to_owned() };
+        Ok(self.objects.get::<Task>(&name).await?)
+    }
+
+    /// `/admin/cleanup`: workers without a heartbeat go. The answer counts them.
+    async fn clean_up(&self) -> Answer {
+        let unavailable = |error: crate::adapters::bus::BusError| {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the bus of the workers does not answer: {error}"))
+        };
+        let roll = self.bus.roll(&[]).await.map_err(unavailable)?;
+        let mut removed = 0;
+        for record in roll.workers.iter().filter(|record| record.registered && record.heartbeat.is_none()) {
+            self.bus.remove(&record.id, self.clock.now()).await.map_err(unavailable)?;
+            removed += 1;
+        }
+        ok(&serde_json::json!({"ok": true, "removed": removed}))
+    }
+}
+
+fn now(mloc: &Mloc) -> String {
+    stamp(mloc.clock.now())
+}
+
+/// A time on MLOC's wire.
+fn told(at: Timestamp) -> String {
+    stamp(at)
+}
+
+impl From<FileError> for Refusal {
+    fn from(error: FileError) -> Self {
+        match &error {
+            FileError::Name => Self::new(StatusCode::BAD_REQUEST, "invalid filename"),
+            FileError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            FileError::BrokenOff(_) => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
+            FileError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, format!("{error}: {source}"))
+            }
+            FileError::Io { source, .. } => {
+                tracing::error!(%error, %source, "results cannot be kept");
+                Self::failed(format!("{error}: {source}"))
+            }
+        }
+    }
+}

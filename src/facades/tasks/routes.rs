@@ -1,0 +1,118 @@
+//! Which path and method is which call, and who may call. 404, 405 and 307 are answered as MLOC's own service does.
+
+use axum::{
+    Router,
+    extract::{RawPathParams, Request},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+
+use super::{Mloc, artifacts, records, results, submit};
+use crate::facades::gaia::reply::{Answer, Refusal, json, with_header};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Workers,
+    Worker,
+    CleanUp,
+    Submit,
+    Tasks,
+    Task,
+    TakeResult,
+    Result,
+    TakeFile,
+    File,
+}
+
+/// `{}` in a path is an id or a name.
+const ROUTES: &[(&str, &[(Method, Call)])] = &[
+    ("/workers", &[(Method::GET, Call::Workers)]),
+    ("/workers/{id}", &[(Method::GET, Call::Worker)]),
+    ("/admin/cleanup", &[(Method::POST, Call::CleanUp)]),
+    ("/api/v1/tasks", &[(Method::POST, Call::Submit), (Method::GET, Call::Tasks)]),
+    ("/api/v1/tasks/{id}", &[(Method::GET, Call::Task)]),
+    ("/api/v1/results", &[(Method::POST, Call::TakeResult)]),
+    ("/api/v1/results/{id}", &[(Method::GET, Call::Result)]),
+    ("/api/v1/results/{id}/files", &[(Method::POST, Call::TakeFile)]),
+    ("/api/v1/results/{id}/files/{name}", &[(Method::GET, Call::File)]),
+];
+
+pub fn router(mloc: Mloc) -> Router {
+    let mut router = Router::new();
+    for (path, calls) in ROUTES {
+        let mloc = mloc.clone();
+        let answer = move |params: RawPathParams, request: Request| {
+            let mloc = mloc.clone();
+            let call = calls.iter().find(|(method, _)| method == request.method()).map(|(_, call)| *call);
+            let names: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
+            async move {
+                let Some(call) = call else { return method_not_allowed(calls) };
+                let answer = match admit(&mloc, request.headers()) {
+                    Ok(()) => answer(&mloc, call, &names, request).await,
+                    Err(refusal) => Err(refusal),
+                };
+                answer.unwrap_or_else(IntoResponse::into_response)
+            }
+        };
+        router = router.route(path, any(answer)).route(&format!("{path}/"), any(without_slash));
+    }
+    router
+}
+
+/// For a listener of our own: it says that the process answers, and asks nobody else.
+pub fn health() -> Router {
+    let answer = |request: Request| async move {
+        match *request.method() {
+            Method::GET => json(StatusCode::OK, &json!({"ok": true})),
+            _ => method_not_allowed(&[(Method::GET, Call::Tasks)]),
+        }
+    };
+    Router::new().route("/healthz", any(answer)).route("/healthz/", any(without_slash))
+}
+
+pub async fn not_found() -> Response {
+    Refusal::new(StatusCode::NOT_FOUND, "Not Found").into_response()
+}
+
+/// Whoever shows the token, in exactly this form.
+fn admit(mloc: &Mloc, headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(token) = &mloc.token else { return Ok(()) };
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let given = given.ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, "Missing bearer token"))?;
+    match bool::from(token.as_bytes().ct_eq(given)) {
+        true => Ok(()),
+        false => Err(Refusal::new(StatusCode::FORBIDDEN, "Invalid token")),
+    }
+}
+
+async fn answer(mloc: &Mloc, call: Call, names: &[String], request: Request) -> Answer {
+    let name = |n: usize| names.get(n).map(String::as_str).unwrap_or_default();
+    match call {
+        Call::Workers => records::workers(mloc).await,
+        Call::Worker => records::worker(mloc, name(0)).await,
+        Call::CleanUp => mloc.clean_up().await,
+        Call::Submit => submit::submit(mloc, request).await,
+        Call::Tasks => records::tasks(mloc, &request.into_parts().0.uri).await,
+        Call::Task => records::task(mloc, name(0)).await,
+        Call::TakeResult => results::take(mloc, request).await,
+        Call::Result => results::give(mloc, name(0)).await,
+        Call::TakeFile => artifacts::take(mloc, name(0), request).await,
+        Call::File => artifacts::give(mloc, name(0), name(1), &request.into_parts().0.headers).await,
+    }
+}
+
+fn method_not_allowed(calls: &[(Method, Call)]) -> Response {
+    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response();
+    let allowed: Vec<&str> = calls.iter().map(|(method, _)| method.as_str()).collect();
+    with_header(refusal, header::ALLOW, &allowed.join(", "))
+}
+
+/// 307 keeps method and body.
+async fn without_slash(uri: Uri) -> Response {
+    let path = uri.path().trim_end_matches('/');
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    with_header(StatusCode::TEMPORARY_REDIRECT.into_response(), header::LOCATION, &format!("{path}{query}"))
+}
