@@ -14,6 +14,7 @@ mod expiry;
 pub mod plan;
 mod readiness;
 mod reality;
+mod tasks;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
@@ -63,6 +64,10 @@ pub enum StartError {
     Gpus(#[source] io::Error),
     #[error("ORCHESTRATOR_WEB_URL: {0}")]
     Web(String),
+    #[error("REDIS_URL: {0}")]
+    Bus(String),
+    #[error("no directory of results can be called {}", directory.display())]
+    Results { directory: std::path::PathBuf, source: io::Error },
 }
 
 /// What people most often need to know about a port they cannot have.
@@ -110,6 +115,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(|source| StartError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+    let tasks_listener = tasks::listen(&config.tasks).await?;
     let store = open_store(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = open_registry(store.clone(), clock.clone()).await?;
@@ -117,7 +123,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let metrics = RuntimeMetrics::default();
     let lifecycle = Lifecycle::default();
     let parts = Parts { config, registry, clock, world, metrics };
-    let supervisor = parts.spawn(listener, store, &lifecycle).await?;
+    let supervisor = parts.spawn(listener, tasks_listener, store, &lifecycle).await?;
     let running = supervise(supervisor, address, lifecycle);
     info!(%address, version = telemetry::VERSION, "gaia serves");
     Ok(running)
@@ -161,6 +167,7 @@ impl Parts {
     async fn spawn(
         self,
         listener: TcpListener,
+        tasks_listener: Option<TcpListener>,
         store: Arc<EmbeddedStore>,
         lifecycle: &Lifecycle,
     ) -> Result<Supervisor, StartError> {
@@ -180,7 +187,8 @@ impl Parts {
             controllers::gpu::discovery::spawn(&context, &mut supervisor);
         }
         let mut guest = self.spawn_facade(&mut supervisor)?;
-        guest.routes = guest.routes.merge(backups);
+        let mloc = self.spawn_tasks(&context, tasks_listener, &mut supervisor)?;
+        guest.routes = guest.routes.merge(backups).merge(mloc);
         let state = ServerState {
             registry: self.registry,
             shutdown: supervisor.token(Stage::Intake),

@@ -2,6 +2,7 @@
 //! validated once, here, and every complaint names the flag, the variable or the line of the file it came from.
 
 mod orchestrator;
+mod tasks;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,7 @@ use strum::VariantNames;
 
 pub use orchestrator::Orchestrator;
 use orchestrator::Settings;
+pub use tasks::Tasks;
 
 use crate::telemetry::{self, LogFormat, LogSettings, TelemetryError};
 
@@ -25,8 +27,18 @@ pub const DEFAULT_FILE: &str = "/etc/gaia/gaia.yaml";
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6410);
 
 /// The keys of the file. Flag and variable follow from each: `dataDir`, `--data-dir`, `GAIA_DATA_DIR`.
-pub const KEYS: [&str; 9] =
-    ["listen", "dataDir", "desired", "reality", "nvmlLibrary", "tokenFile", "nodeName", "logFormat", "logLevel"];
+pub const KEYS: [&str; 10] = [
+    "listen",
+    "dataDir",
+    "desired",
+    "reality",
+    "nvmlLibrary",
+    "tokenFile",
+    "tasksListen",
+    "nodeName",
+    "logFormat",
+    "logLevel",
+];
 
 /// What the controllers act on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::EnumString, strum::VariantNames, strum::IntoStaticStr)]
@@ -60,7 +72,7 @@ impl fmt::Debug for Token {
 }
 
 /// The settings of a server, valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: SocketAddr,
     /// Made when it is not there.
@@ -76,6 +88,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Of GAIA's own orchestrator, whose place this process may take.
     pub orchestrator: Orchestrator,
+    /// Of MLOC's, whose place it may take as well.
+    pub tasks: Tasks,
 }
 
 /// Where a setting was read.
@@ -196,6 +210,7 @@ impl Config {
             },
             tokens,
             orchestrator: orchestrator.used(),
+            tasks: Tasks::read(layers)?,
         })
     }
 }

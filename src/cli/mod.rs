@@ -35,6 +35,7 @@ mod source;
 mod stack;
 mod table;
 mod target;
+mod task;
 mod view;
 mod watch;
 
@@ -84,6 +85,9 @@ enum Command {
     /// Let a card go from one holder to another
     #[command(subcommand)]
     Handoff(handoff::HandoffCommand),
+    /// Documents for MLOC's workers: submit, list, show, cancel, results
+    #[command(subcommand)]
+    Task(task::TaskCommand),
     /// The live variant of the services: start, stop, status
     #[command(subcommand)]
     Live(stack::StackCommand),
@@ -158,6 +162,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Status(args) => block_on(stack::status::run(args, out)),
         Command::Gpu(command) => block_on(gpu::run(command, out)),
         Command::Handoff(command) => block_on(handoff::run(command, out)),
+        Command::Task(command) => block_on(task::run(command, out)),
         Command::Live(command) => block_on(stack::run(Variant::Live, command, out)),
         Command::Candidate(command) => block_on(stack::run(Variant::Candidate, command, out)),
         Command::Swap(args) => block_on(stack::swap(args, out)),

@@ -39,6 +39,9 @@ pub struct ServeArgs {
     /// File of bearer tokens, one a line; without one of them only health is answered
     #[arg(long, value_name = "FILE")]
     token_file: Option<String>,
+    /// Address of MLOC's API on a port of its own, beside the main one [default: none; its usual port is 8000]
+    #[arg(long, value_name = "ADDRESS")]
+    tasks_listen: Option<String>,
     /// Name of this host among the nodes [default: the host name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -59,6 +62,7 @@ impl ServeArgs {
             ("reality", self.reality),
             ("nvmlLibrary", self.nvml_library),
             ("tokenFile", self.token_file),
+            ("tasksListen", self.tasks_listen),
             ("nodeName", self.node_name),
             ("logFormat", self.log_format),
             ("logLevel", self.log_level),

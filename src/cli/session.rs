@@ -153,9 +153,14 @@ async fn read(response: Response<Body>) -> Result<Result<Bytes, Refusal>, BoxErr
     if code.is_success() {
         return Ok(Ok(bytes));
     }
-    // A proxy in between may answer in words of its own.
-    let status = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-        let text = String::from_utf8_lossy(&bytes);
+    // A facade has words of its own, and so may a proxy in between.
+    let told = serde_json::from_slice::<Value>(&bytes).unwrap_or_default();
+    let status = serde_json::from_value(told.clone()).ok().filter(|_| told["kind"] == "Status").unwrap_or_else(|| {
+        let text = match &told["detail"] {
+            Value::Null => String::from_utf8_lossy(&bytes).into_owned(),
+            Value::String(detail) => detail.clone(),
+            other => other.to_string(),
+        };
         Status::failure(if text.is_empty() { code.as_str() } else { text.trim() }, "").with_code(code.as_u16())
     });
     Ok(Err(Refusal::Status(Box::new(status))))

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     api::gpu::Gpu,
     app::{self, Running},
-    config::{Config, DEFAULT_LISTEN, Orchestrator, Reality},
+    config::{Config, DEFAULT_LISTEN, Orchestrator, Reality, Tasks},
     telemetry::{self, LogFormat, LogSettings},
 };
 
@@ -90,6 +90,7 @@ impl Files {
             tokens: Vec::new(),
             node_name: "demo".to_owned(),
             log,
+            tasks: Tasks::default(),
             orchestrator: Orchestrator::default(),
         }
     }

@@ -1,0 +1,85 @@
+//! MLOC's part of the server: the bus and the results, the controllers of tasks and workers, and the facade on one listener or two.
+
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use super::{Parts, StartError};
+use crate::{
+    adapters::{
+        bus::{SharedBus, embedded::EmbeddedBus, redis::RedisBus},
+        results::ResultFiles,
+    },
+    config,
+    controllers::{self, task, worker},
+    facades::tasks::{self as facade, Mloc},
+    mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff},
+    runtime::{
+        registry_objects::RegistryObjects,
+        supervisor::{Stage, Supervisor},
+    },
+    server,
+};
+
+/// Where results are kept unless told otherwise: in the data directory.
+const RESULTS: &str = "results";
+
+/// The listener of MLOC's own port, when there is to be one.
+pub(super) async fn listen(settings: &config::Tasks) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = settings.listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).map_err(|source| StartError::Listen { address, source })
+}
+
+fn settings(given: &config::Tasks) -> task::Settings {
+    task::Settings {
+        backoff: Backoff { base: given.retry_base, max: given.retry_max },
+        weights: Weights {
+            cpu_only: given.cpu_only_weight,
+            gpu: given.gpu_weight,
+            low: given.low_ratio,
+            high: given.high_ratio,
+            most_shards: given.most_shards,
+        },
+        reading: if given.lenient_memory { MemoryReading::Lenient } else { MemoryReading::Exact },
+    }
+}
+
+impl Parts {
+    /// The controllers, the facade on its own port, and its routes for the main one.
+    pub(super) fn spawn_tasks(
+        &self,
+        context: &controllers::Context<RegistryObjects>,
+        listener: Option<TcpListener>,
+        supervisor: &mut Supervisor,
+    ) -> Result<Router, StartError> {
+        let given = &self.config.tasks;
+        let bus: SharedBus = match &given.redis_url {
+            Some(url) => Arc::new(RedisBus::new(url.reveal()).map_err(|error| StartError::Bus(error.to_string()))?),
+            None => Arc::new(EmbeddedBus::default()),
+        };
+        let directory = given.results_dir.clone().unwrap_or_else(|| self.config.data_dir.join(RESULTS));
+        let results = ResultFiles::new(&directory).map_err(|source| StartError::Results { directory, source })?;
+        let workers = worker::Settings { heartbeat_ttl: given.heartbeat_ttl };
+        worker::spawn(context, bus.clone(), workers, supervisor);
+        let reality = task::Reality { bus: bus.clone(), results: results.clone(), settings: settings(given) };
+        task::spawn(context, reality, supervisor);
+        let mloc = Mloc {
+            objects: RegistryObjects { registry: self.registry.clone(), field_manager: facade::FIELD_MANAGER },
+            bus,
+            results,
+            clock: self.clock.clone(),
+            token: given.token.as_ref().map(|token| token.reveal().into()),
+            most_bytes: given.most_upload_bytes,
+            taking: Arc::default(),
+        };
+        if let Some(listener) = listener {
+            let router = facade::router(mloc.clone());
+            supervisor.spawn(Stage::Intake, "tasks-server", |stop| server::serve(listener, router, stop));
+        }
+        // Where the main listener asks for tokens of its own, those are enough.
+        let token = mloc.token.clone().filter(|_| self.config.tokens.is_empty());
+        Ok(facade::guest(Mloc { token, ..mloc }))
+    }
+}
