@@ -87,6 +87,9 @@ async fn a_restart_of_redis_keeps_workers_and_tasks() {
     let _workers = world.workers(2, manners).await;
     let ids = world.submitted(&document(json!({}))).await;
     world.all_done(&ids).await;
+    // Somebody is at work all the while, and is looked at.
+    let hangs = world.submitted(&document(json!({"double": {"hangs": true}}))).await;
+    eventually("a worker has it", DEADLINE, async || world.ledger.counts().get(&hangs[0]).copied()).await;
     world.redis.stop();
     // Reads go on, and so do submissions.
     let (status, workers) = world.get("/workers").await;
@@ -102,6 +105,9 @@ async fn a_restart_of_redis_keeps_workers_and_tasks() {
         (ids.len() == 2 && hardware?.contains("H200")).then_some(())
     })
     .await;
+    // Whoever has it has it still.
+    assert_eq!(world.task(&hangs[0]).await["status"], "DISPATCHED");
+    assert_eq!(world.ledger.counts()[&hangs[0]], 1);
 }
 
 #[tokio::test]

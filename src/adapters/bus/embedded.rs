@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Bus, BusEvent, BusResult, Dispatch, Mark, Roll, WorkerRecord, name, stamp, wire};
+use super::{Bus, BusEvent, BusResult, Dispatch, Mark, WorkerRecord, name, stamp, wire};
 
 /// Messages that a listener may fall behind by; then it is told that it has missed some.
 const MOST_BEHIND: usize = 4096;
@@ -99,7 +99,7 @@ impl Bus for EmbeddedBus {
         stream::iter([BusEvent::Connected]).chain(messages.flat_map(stream::iter)).boxed()
     }
 
-    fn roll<'a>(&'a self, known: &'a [String]) -> BoxFuture<'a, BusResult<Roll>> {
+    fn roll<'a>(&'a self, known: &'a [String]) -> BoxFuture<'a, BusResult<Vec<WorkerRecord>>> {
         let kept = self.kept();
         let now = Instant::now();
         let mut all: BTreeSet<&String> = kept.ids.iter().collect();
@@ -110,7 +110,15 @@ impl Bus for EmbeddedBus {
             Some(wire::record(id, kept.hashes.get(id)?, heartbeat, kept.ids.contains(id)))
         };
         let workers = all.into_iter().filter_map(record).collect();
-        ready(Ok(Roll { workers, data_lost: false })).boxed()
+        ready(Ok(workers)).boxed()
+    }
+
+    fn remembers(&self) -> BoxFuture<'_, BusResult<bool>> {
+        ready(Ok(true)).boxed()
+    }
+
+    fn remember(&self) -> BoxFuture<'_, BusResult<()>> {
+        ready(Ok(())).boxed()
     }
 
     fn dispatch<'a>(&'a self, dispatch: &'a Dispatch) -> BoxFuture<'a, BusResult<u64>> {

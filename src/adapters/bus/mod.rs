@@ -117,14 +117,6 @@ pub struct WorkerRecord {
     pub registered: bool,
 }
 
-/// Everything the bus keeps of workers.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Roll {
-    pub workers: Vec<WorkerRecord>,
-    /// The bus has lost its data since the last look of any of us.
-    pub data_lost: bool,
-}
-
 /// Handed to one worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dispatch {
@@ -157,7 +149,13 @@ pub trait Bus: Send + Sync + 'static {
     fn events(&self) -> BoxStream<'static, BusEvent>;
 
     /// The workers among the ids, and those of `known` of which there is anything.
-    fn roll<'a>(&'a self, known: &'a [String]) -> BoxFuture<'a, BusResult<Roll>>;
+    fn roll<'a>(&'a self, known: &'a [String]) -> BoxFuture<'a, BusResult<Vec<WorkerRecord>>>;
+
+    /// Whether it has kept its data since the last [`remember`](Self::remember).
+    fn remembers(&self) -> BoxFuture<'_, BusResult<bool>>;
+
+    /// To be called when everything that was lost is written again.
+    fn remember(&self) -> BoxFuture<'_, BusResult<()>>;
 
     /// Marks the worker as running and hands it the task, in this order and at once. Answers how many listen, which need not
     /// include the worker.

@@ -11,11 +11,11 @@ use futures::{
     stream::{self, BoxStream},
 };
 use redis::{
-    AsyncCommands, Client, ErrorKind, Pipeline, RedisError,
+    Client, ErrorKind, Pipeline, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig, PubSubStream},
 };
 
-use super::{Bus, BusError, BusEvent, BusResult, Dispatch, Mark, Roll, WorkerRecord, name, stamp, wire};
+use super::{Bus, BusError, BusEvent, BusResult, Dispatch, Mark, WorkerRecord, name, stamp, wire};
 
 /// For a connection, and for the answer to a call.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -121,25 +121,13 @@ impl Bus for RedisBus {
         stream::unfold(listening, Listening::step).boxed()
     }
 
-    fn roll<'a>(&'a self, known: &'a [String]) -> BoxFuture<'a, BusResult<Roll>> {
+    fn roll<'a>(&'a self, known: &'a [String]) -> BoxFuture<'a, BusResult<Vec<WorkerRecord>>> {
         async move {
-            let mut connection = self.calls.clone();
-            let asking = async {
-                let new = redis::cmd("SET")
-                    .arg(name::EPOCH)
-                    .arg(uuid::Uuid::new_v4().to_string())
-                    .arg("NX")
-                    .query_async::<Option<String>>(&mut connection)
-                    .await?;
-                let ids: Vec<String> = connection.smembers(name::WORKERS).await?;
-                Ok::<_, RedisError>((new.is_some(), ids))
-            };
-            let asked = tokio::time::timeout(PATIENCE, asking).await;
-            let (data_lost, ids) = asked.map_err(|_| BusError("Redis does not answer".to_owned()))?.map_err(failed)?;
+            let (ids,): (Vec<String>,) = self.run(redis::pipe().smembers(name::WORKERS)).await?;
             let mut all: Vec<(String, bool)> = ids.iter().cloned().map(|id| (id, true)).collect();
             all.extend(known.iter().filter(|id| !ids.contains(id)).cloned().map(|id| (id, false)));
             if all.is_empty() {
-                return Ok(Roll { workers: Vec::new(), data_lost });
+                return Ok(Vec::new());
             }
             let mut pipeline = redis::pipe();
             for (id, _) in &all {
@@ -155,9 +143,21 @@ impl Bus for RedisBus {
                     workers.push(wire::record(id, &hash, heartbeat.filter(|_| ttl >= 0), *registered));
                 }
             }
-            Ok(Roll { workers, data_lost })
+            Ok(workers)
         }
         .boxed()
+    }
+
+    fn remembers(&self) -> BoxFuture<'_, BusResult<bool>> {
+        async move {
+            let (kept,): (bool,) = self.run(redis::pipe().exists(name::EPOCH)).await?;
+            Ok(kept)
+        }
+        .boxed()
+    }
+
+    fn remember(&self) -> BoxFuture<'_, BusResult<()>> {
+        async move { self.run(redis::pipe().set(name::EPOCH, uuid::Uuid::new_v4().to_string()).ignore()).await }.boxed()
     }
 
     fn dispatch<'a>(&'a self, dispatch: &'a Dispatch) -> BoxFuture<'a, BusResult<u64>> {

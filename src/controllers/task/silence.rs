@@ -79,7 +79,7 @@ impl<O: Objects> Tasks<O> {
         self.next_look = Some(Instant::now() + LOOK);
         // No answer says nothing of anybody.
         let Ok(roll) = self.reality.bus.roll(&workers).await else { return };
-        let record = |worker: &str| roll.workers.iter().find(|record| record.id == worker);
+        let record = |worker: &str| roll.iter().find(|record| record.id == worker);
         self.view
             .occupied
             .retain(|worker, key| record(worker).is_none_or(|record| seen(record, &wire_id(key)) != Seen::Ended));

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::Context;
 use crate::{
-    adapters::bus::{BusEvent, SharedBus, WorkerNews, WorkerRecord},
+    adapters::bus::{BusError, BusEvent, SharedBus, WorkerNews, WorkerRecord},
     api::{label, worker::Worker},
     registry::{ApiResult, ObjectName, Reason},
     runtime::{
@@ -109,24 +109,27 @@ impl<O: Objects> Workers<O> {
         let known = self.objects.list::<Worker>(Some(NAMESPACE)).await?;
         let ids: Vec<String> = known.iter().map(|worker| id_of(worker)).collect();
         let now = self.clock.now();
-        let Ok(roll) = self.bus.roll(&ids).await else {
+        let seen = async { Ok::<_, BusError>((self.bus.remembers().await?, self.bus.roll(&ids).await?)) };
+        let Ok((remembers, roll)) = seen.await else {
             self.trusted_from = None;
             return Ok(());
         };
-        if self.trusted_from.is_none() || roll.data_lost {
+        if self.trusted_from.is_none() || !remembers {
             // Whoever lives renews its heartbeat several times until then.
             let grace = SignedDuration::try_from(self.settings.heartbeat_ttl / 2).unwrap_or_default();
             self.trusted_from = Some(now + grace);
         }
-        let mut records: HashMap<&str, &WorkerRecord> = roll.workers.iter().map(|r| (r.id.as_str(), r)).collect();
+        let mut records: HashMap<&str, &WorkerRecord> = roll.iter().map(|r| (r.id.as_str(), r)).collect();
         for worker in &known {
             let id = id_of(worker);
             let record = records.remove(id.as_str());
-            if roll.data_lost && is_registered(worker) {
+            if !remembers && is_registered(worker) {
                 info!(worker = id, "the bus has lost its data; it is told what is known of the worker");
                 let lost = decide::remembered(worker, record);
                 if let Err(error) = self.bus.restore(&lost).await {
                     warn!(worker = id, %error, "a worker could not be put back on the bus");
+                    // The next look tries again, for nothing is remembered.
+                    return Ok(());
                 }
                 continue;
             }
@@ -137,6 +140,9 @@ impl<O: Objects> Workers<O> {
             let made = self.make(id).await?;
             let life = self.life(id, Some(record), &made, now);
             self.write(&made, Some(record), life, now).await?;
+        }
+        if !remembers && let Err(error) = self.bus.remember().await {
+            warn!(%error, "the bus could not be marked as ours");
         }
         Ok(())
     }

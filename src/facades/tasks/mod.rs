@@ -80,7 +80,7 @@ impl Mloc {
         };
         let roll = self.bus.roll(&[]).await.map_err(unavailable)?;
         let mut removed = 0;
-        for record in roll.workers.iter().filter(|record| record.registered && record.heartbeat.is_none()) {
+        for record in roll.iter().filter(|record| record.registered && record.heartbeat.is_none()) {
             self.bus.remove(&record.id, self.clock.now()).await.map_err(unavailable)?;
             removed += 1;
         }
