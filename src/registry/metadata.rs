@@ -11,6 +11,7 @@ use super::{
     fields::{FieldError, MOST_COMPLAINTS},
     ids::Ids,
     names,
+    same::same_without,
 };
 use crate::store::{Key, Revision, Version};
 
@@ -142,12 +143,12 @@ pub fn restore(kind: &Kind, live: &Value, object: &mut Value) -> ApiResult<()> {
 
 /// The generation counts the versions of what is wished: everything outside metadata and status.
 pub fn bump_generation(kind: &Kind, live: &Value, object: &mut Value) {
-    let wish = |value: &Value| -> Map<String, Value> {
-        let fields = value.as_object().into_iter().flatten();
-        let wished = fields.filter(|(k, _)| *k != "metadata" && !(kind.has_status && *k == "status"));
-        wished.map(|(k, v)| (k.clone(), v.clone())).collect()
+    let of_server = |field: &str| field == "metadata" || kind.has_status && field == "status";
+    let same = match (live, &*object) {
+        (Value::Object(live), Value::Object(object)) => same_without(live, object, of_server),
+        (live, object) => live == object,
     };
-    if wish(live) != wish(object) {
+    if !same {
         increment_generation(object);
     }
 }

@@ -19,6 +19,7 @@ mod names;
 mod nesting;
 mod patch;
 mod read;
+pub mod same;
 mod schema;
 pub mod selector;
 #[cfg(test)]

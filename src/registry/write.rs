@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, Taken, WriteOptions,
-    Written, apply, builtin, definitions, events, fields::FieldError, metadata, nesting, patch, schema, store_error,
+    Written, apply, builtin, definitions, events, fields::FieldError, metadata, nesting, patch, same, schema,
+    store_error,
 };
 use crate::store::{Key, Revision, StoreError, Version};
 
@@ -267,7 +268,7 @@ impl Registry {
         object: Value,
         options: &WriteOptions,
     ) -> Result<Arc<Version>, StoreError> {
-        if apply::same_but_times(&object, &live.object) {
+        if same::same_but_times(&object, &live.object) {
             return Ok(Arc::clone(live));
         }
         if options.dry_run {

@@ -94,23 +94,6 @@ pub fn apply(
     Ok((merged, taken))
 }
 
-/// Do the two differ in nothing but the times of their managers? Then nothing was written.
-pub fn same_but_times(a: &Value, b: &Value) -> bool {
-    let timeless = |object: &Value| {
-        let mut object = object.clone();
-        let entries = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
-        for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
-            entry.remove("time");
-        }
-        if let Some(entries) = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
-            // Entries are in the order of their times.
-            entries.sort_by_cached_key(ToString::to_string);
-        }
-        object
-    };
-    timeless(a) == timeless(b)
-}
-
 fn manager(kind: &Kind, options: &WriteOptions, operation: Operation) -> Manager {
     let name = if options.field_manager.is_empty() { "unknown" } else { &options.field_manager };
     let subresource = match options.subresource {

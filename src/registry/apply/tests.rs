@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::registry::FieldValidation;
+use crate::registry::{FieldValidation, same::same_but_times};
 
 const SCHEMA: &str = r#"{
   "type": "object",

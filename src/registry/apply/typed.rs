@@ -94,7 +94,12 @@ fn between(old: Option<&Value>, new: Option<&Value>, node: Option<&Node>) -> Com
         (None, Some(_)) => out.added.owned = true,
         (Some(_), None) => out.removed.owned = true,
         (Some(old), Some(new)) if old == new => return out,
-        (Some(_), Some(_)) => {}
+        (Some(old), Some(new)) => {
+            if let (Shape::Map(old), Shape::Map(new)) = (shape(old, node), shape(new, node)) {
+                between_maps(old, new, node, &mut out);
+                return out;
+            }
+        }
     }
     let old_parts = old.map(|v| parts(v, node)).unwrap_or_default();
     let new_parts = new.map(|v| parts(v, node)).unwrap_or_default();
@@ -112,6 +117,23 @@ fn between(old: Option<&Value>, new: Option<&Value>, node: Option<&Node>) -> Com
         }
     }
     out
+}
+
+/// Names are copied only for what differs: most of an object stays as it is.
+fn between_maps(old: &Map<String, Value>, new: &Map<String, Value>, node: Option<&Node>, out: &mut Comparison) {
+    let mut put = |name: &String, before: Option<&Value>, after: Option<&Value>| {
+        let child = between(before, after, node.and_then(|n| n.field(name)));
+        out.put(Element::Field(name.clone()), child);
+    };
+    for (name, before) in old {
+        let after = new.get(name);
+        if after != Some(before) {
+            put(name, Some(before), after);
+        }
+    }
+    for (name, after) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
+        put(name, None, Some(after));
+    }
 }
 
 type Part<'a> = (Element, &'a Value, Option<&'a Node>);
