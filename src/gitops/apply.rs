@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     load::{Document, LoadedFiles, ObjectId},
-    watch::wishes,
+    watch::same_wishes,
 };
 use crate::{
     api::source::{FIELD_MANAGER, FileError, InventoryEntry},
@@ -16,6 +16,8 @@ use crate::{
 /// What became of a document.
 #[derive(Debug, Clone)]
 pub struct Applied {
+    /// As it was when the object was written.
+    pub kind: Arc<Kind>,
     pub written: Written,
     /// There was an object before, and something else was wished of it. Who is recorded to own it is no wish.
     pub changed: bool,
@@ -51,8 +53,8 @@ pub async fn apply_document(registry: &Registry, document: &Document, dry_run: b
         }
         written => (written?, Vec::new()),
     };
-    let changed = before.is_some_and(|before| wishes(&before.object) != wishes(&written.version.object));
-    Ok(Applied { written, changed, taken })
+    let changed = before.is_some_and(|before| !same_wishes(&before.object, &written.version.object));
+    Ok(Applied { kind, written, changed, taken })
 }
 
 /// A kind that is served, in the given version or any.

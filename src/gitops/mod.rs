@@ -25,6 +25,7 @@
 //! | [`history`] | what a new state changed, which former ones are kept, what going back to one means |
 //! | [`revisions`] | former states into the registry, and out of it |
 //! | [`sync`] | one pass |
+//! | [`standing`] | what need not be read or applied again |
 //! | [`status`] | what a pass says |
 //! | [`watch`] | who changed our objects |
 //! | [`run`] | when to pass |
@@ -38,6 +39,7 @@ pub mod load;
 pub mod others;
 mod revisions;
 pub mod run;
+mod standing;
 pub mod status;
 pub mod sync;
 pub mod watch;

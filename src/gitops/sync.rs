@@ -31,9 +31,10 @@ use super::{
     diff::{EmptyDirectory, Plan, Prune, diff},
     files::{Directory, Files, Listing},
     history::changes,
-    load::{Document, LoadedFiles, ObjectId, load, order},
+    load::{Document, LoadedFiles, ObjectId, order},
     others::Others,
     revisions::{Kept, Revisions},
+    standing::{LastRead, Remembered},
     status::{Outcome, Pinned, Read, describe, status},
 };
 use crate::{
@@ -86,6 +87,7 @@ pub struct Syncer {
     directory: Option<(String, Box<dyn Directory>)>,
     /// Files beside the directory that its files name.
     beside: BTreeSet<PathBuf>,
+    last: Option<LastRead>,
     applied: BTreeMap<ObjectId, Remembered>,
     /// In the inventory, in no file, and still there.
     left: Vec<ObjectId>,
@@ -97,14 +99,6 @@ pub struct Syncer {
     tidied: Option<(Option<i64>, Option<i64>)>,
 }
 
-/// What this process applied last.
-#[derive(Debug, Clone, PartialEq)]
-struct Remembered {
-    wish: Value,
-    uid: Option<String>,
-    revision: Revision,
-}
-
 impl Syncer {
     pub fn new(gitops: Gitops, name: impl Into<String>) -> Self {
         Self {
@@ -112,6 +106,7 @@ impl Syncer {
             name: name.into(),
             directory: None,
             beside: BTreeSet::new(),
+            last: None,
             applied: BTreeMap::new(),
             left: Vec::new(),
             request: None,
@@ -124,6 +119,7 @@ impl Syncer {
     pub async fn sync_once(&mut self) -> ApiResult<Next> {
         let Some(source) = self.source().await? else {
             self.directory = None;
+            self.last = None;
             self.applied.clear();
             self.left.clear();
             return Ok(Next::Gone);
@@ -217,7 +213,7 @@ impl Syncer {
 
     /// The objects of the inventory, and the revision each had when it was applied: a later one is somebody else's.
     pub fn watched(&self) -> impl Iterator<Item = (&ObjectId, Revision)> {
-        let applied = self.applied.iter().map(|(id, remembered)| (id, remembered.revision));
+        let applied = self.applied.iter().map(|(id, remembered)| (id, remembered.version.revision));
         applied.chain(self.left.iter().map(|id| (id, Revision::default())))
     }
 
@@ -226,7 +222,9 @@ impl Syncer {
         let wished: BTreeSet<_> = loaded.documents.iter().map(|document| &document.id).collect();
         let kept =
             all.into_iter().filter(|entry| wished.contains(&ObjectId::of(entry)) || surplus.left.contains(entry));
-        let known = |entry: &InventoryEntry| self.applied.get(&ObjectId::of(entry)).and_then(|last| last.uid.clone());
+        let known = |entry: &InventoryEntry| {
+            self.applied.get(&ObjectId::of(entry)).and_then(|last| uid_of(&last.version.object))
+        };
         kept.map(|entry| InventoryEntry { uid: known(&entry).or(entry.uid.clone()), ..entry }).collect()
     }
 
@@ -252,7 +250,7 @@ impl Syncer {
         let Some((_, directory)) = &mut self.directory else { unreachable!("it was opened right above") };
         loop {
             let listing = directory.read(&self.beside).await;
-            let loaded = load(&listing, &self.gitops.registry.kinds());
+            let loaded = LastRead::load(&mut self.last, &listing, self.gitops.registry.kinds());
             let known = loaded.beside.is_subset(&self.beside);
             // Grows by every round and is bounded by what files can name; afterwards it is what they do name.
             match known {
@@ -309,14 +307,19 @@ impl Syncer {
     async fn apply(&mut self, loaded: &LoadedFiles) -> Applies {
         let mut out = Applies::default();
         for document in &loaded.documents {
+            if let Some(last) = self.applied.get_mut(&document.id)
+                && last.stands(&self.gitops.registry, document).await
+            {
+                out.done += 1;
+                continue;
+            }
             match apply_document(&self.gitops.registry, document, false).await {
                 Ok(applied) => {
                     out.done += 1;
                     out.new_kinds |= applied.written.created && order(&document.id) == 1;
                     self.tell_drift(document, &applied);
-                    let (revision, uid) = (applied.written.version.revision, uid_of(&applied.written.version.object));
-                    self.applied
-                        .insert(document.id.clone(), Remembered { wish: document.object.clone(), uid, revision });
+                    let (wish, version) = (document.object.clone(), applied.written.version);
+                    self.applied.insert(document.id.clone(), Remembered { wish, kind: applied.kind, version });
                 }
                 Err(error) => {
                     out.server_failed |= is_servers(&error);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{apply::kind_of, load::ObjectId};
 use crate::{
-    registry::Registry,
+    registry::{Registry, same::same_without},
     store::{Change, ChangeKind, Key, Prefix, Revision, StoreResult, Watch},
 };
 
@@ -65,19 +65,66 @@ fn concerns(change: &Change, watched: &Watched) -> bool {
     }
     match (change.kind, &change.previous) {
         (ChangeKind::Created | ChangeKind::Deleted, _) | (ChangeKind::Updated, None) => true,
-        (ChangeKind::Updated, Some(previous)) => wishes(&previous.object) != wishes(&change.version.object),
+        (ChangeKind::Updated, Some(previous)) => !same_wishes(&previous.object, &change.version.object),
     }
 }
 
-/// Everything but what controllers write all day.
-pub(super) fn wishes(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("resourceVersion");
-            metadata.remove("managedFields");
+/// Is the same wished of both? Everything counts but what controllers write all day.
+pub(super) fn same_wishes(a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
+    let same_metadata = match (a.get("metadata"), b.get("metadata")) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            same_without(a, b, |field| matches!(field, "resourceVersion" | "managedFields"))
         }
+        (a, b) => a == b,
+    };
+    same_metadata && same_without(a, b, |field| matches!(field, "status" | "metadata"))
+}
+
+/// And are they owned alike? Then applying to the one does what it does to the other.
+pub(super) fn is_left_alone(before: &Value, now: &Value) -> bool {
+    same_wishes(before, now) && owners(before).eq(owners(now))
+}
+
+/// Who owns what of it, but for the status.
+fn owners(object: &Value) -> impl Iterator<Item = &Value> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    entries.filter(|entry| entry["subresource"] != "status")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// With `pointer` set to `value` in it.
+    fn object(pointer: &str, value: Value) -> Value {
+        let mut object = json!({
+            "kind": "Workload",
+            "metadata": {"name": "a", "resourceVersion": "7", "labels": {"x": "1"}, "managedFields": [
+                {"manager": "gitops", "operation": "Apply", "fieldsV1": {"f:spec": {}}},
+                {"manager": "gaia", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            ]},
+            "spec": {"active": "Live"},
+            "status": {"ready": false},
+        });
+        *object.pointer_mut(pointer).expect("a field that is there") = value;
+        object
     }
-    object
+
+    #[rstest]
+    #[case::nothing("/kind", json!("Workload"), true, true)]
+    #[case::status("/status/ready", json!(true), true, true)]
+    #[case::revision("/metadata/resourceVersion", json!("8"), true, true)]
+    #[case::the_owner_of_status("/metadata/managedFields/1/fieldsV1", json!({}), true, true)]
+    #[case::an_owner("/metadata/managedFields/0/manager", json!("somebody"), true, false)]
+    #[case::what_is_owned("/metadata/managedFields/0/fieldsV1", json!({}), true, false)]
+    #[case::spec("/spec/active", json!("Candidate"), false, false)]
+    #[case::metadata("/metadata/labels", json!({}), false, false)]
+    fn they_differ_in(#[case] pointer: &str, #[case] value: Value, #[case] wishes: bool, #[case] left_alone: bool) {
+        let (before, now) = (object("/kind", json!("Workload")), object(pointer, value));
+        assert_eq!((same_wishes(&before, &now), is_left_alone(&before, &now)), (wishes, left_alone));
+    }
 }
