@@ -129,6 +129,12 @@ impl Kinds {
         Ok(Self { all, crds: Arc::new(crds.to_vec()), added: Arc::default() })
     }
 
+    /// The same kinds, served without objects that define them: for a store that lasts a moment and has no clients who would ask
+    /// for definitions.
+    pub fn without_definitions(self) -> Self {
+        Self { crds: Arc::default(), ..self }
+    }
+
     /// These, with what `name` defines as in `added` or, given none, without it.
     pub(super) fn with(&self, name: &str, added: Option<Added>) -> Self {
         let mut brought = (*self.added).clone();

@@ -1,7 +1,7 @@
 //! People and cards: they state a card and change its owner, claim it, renew and give back, wish for handoffs and cancel them;
 //! and the driver has its bad times. In the end they leave wishes that can be fulfilled.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gaia::{
     adapters::simulated::containers::{Behaviour, CardFault, Image, Images},
@@ -100,7 +100,7 @@ fn rng_seconds(path: &str) -> usize {
 }
 
 /// Writes the card's file. `owner`: of those, somebody or nobody.
-pub fn state_card(world: &World, owners: &[String]) {
+pub fn state_card(world: &World, owners: &[&str]) {
     let spec = {
         let mut rng = world.rng();
         let policy = ["Both", "Both", "Memory", "Processes"][rng.usize(..4)];
@@ -127,12 +127,13 @@ pub fn state_card(world: &World, owners: &[String]) {
     world.files.write(format!("{DIRECTORY}/{CARD}.yaml"), format!("# {CARD}\n{document}\n"));
 }
 
-fn users() -> Vec<String> {
-    USERS.map(str::to_owned).to_vec()
+/// Who may use it in this world.
+fn users(world: &World) -> Vec<&'static str> {
+    USERS.into_iter().filter(|user| world.size.workloads.contains(user)).collect()
 }
 
 pub fn set_the_scene(world: &World) {
-    state_card(world, &users());
+    state_card(world, &users(world));
 }
 
 /// One act of somebody who has to do with the card.
@@ -144,16 +145,17 @@ pub async fn act(world: &World) {
         44..50 => renew(world).await,
         50..75 => wish_for_a_handoff(world).await,
         75..84 => end_a_handoff(world).await,
-        84..92 => state_card(world, &users()),
+        84..92 => state_card(world, &users(world)),
         _ => trouble_the_driver(world).await,
     }
 }
 
 fn holder(world: &World) -> Value {
+    let users = users(world);
     let mut rng = world.rng();
     match rng.u8(..8) {
-        0..5 => json!({"name": USERS[rng.usize(..USERS.len())]}),
-        5 => json!({"name": USERS[rng.usize(..USERS.len())], "variant": "Candidate"}),
+        0..5 => json!({"name": users[rng.usize(..users.len())]}),
+        5 => json!({"name": users[rng.usize(..users.len())], "variant": "Candidate"}),
         _ => json!({"name": OUTSIDER, "kind": "External"}),
     }
 }
@@ -185,14 +187,14 @@ async fn claim(world: &World) {
     create(world, "GpuClaim", "claim-", spec).await;
 }
 
-fn claims(world: &World) -> Vec<GpuClaim> {
+fn claims(world: &World) -> Vec<Arc<GpuClaim>> {
     let over = |claim: &GpuClaim| claim.status.as_ref().is_some_and(|status| status.phase.is_terminal());
     let mut claims = stored::<GpuClaim>(world, "gpuclaims").unwrap_or_default();
     claims.retain(|claim| !over(claim) && !claim.spec.release);
     claims
 }
 
-fn handoffs(world: &World) -> Vec<Handoff> {
+fn handoffs(world: &World) -> Vec<Arc<Handoff>> {
     let over = |handoff: &Handoff| handoff.status.as_ref().is_some_and(|status| status.phase.is_terminal());
     let mut handoffs = stored::<Handoff>(world, "handoffs").unwrap_or_default();
     handoffs.retain(|handoff| !over(handoff));
@@ -314,16 +316,16 @@ pub async fn make_peace(world: &World) {
         let wishes = world.wishes.lock().expect("never poisoned");
         wishes.stated.get(name).is_some_and(|spec| !spec["gpu"].is_null())
     };
-    let users: Vec<String> = USERS.iter().filter(|name| runs(name)).map(|name| (*name).to_owned()).collect();
+    let users: Vec<&str> = users(world).into_iter().filter(|name| runs(name)).collect();
     state_card(world, &users);
     world.registry().await;
     // A crash that was on its way may come between; what is refused is sent again.
     for _ in 0..20 {
         let may_stay = |claim: &GpuClaim| {
             let holder = &claim.spec.holder;
-            holder.variant == Variant::Live && (holder.name == OUTSIDER || users.contains(&holder.name))
+            holder.variant == Variant::Live && (holder.name == OUTSIDER || users.contains(&&*holder.name))
         };
-        let ending: Vec<String> = claims(world).iter().filter(|c| !may_stay(c)).map(ResourceExt::name_any).collect();
+        let ending: Vec<String> = claims(world).iter().filter(|c| !may_stay(c)).map(|it| it.name_any()).collect();
         if ending.is_empty() {
             return;
         }
@@ -342,7 +344,7 @@ pub async fn change_a_mind(world: &World) {
     let pause = world.rng().u64(200..6_000);
     sleep(Duration::from_millis(pause)).await;
     let wished: Vec<String> =
-        handoffs(world).iter().map(ResourceExt::name_any).filter(|n| n.starts_with("wish-")).collect();
+        handoffs(world).iter().map(|it| it.name_any()).filter(|n| n.starts_with("wish-")).collect();
     for name in wished {
         patch(world, "Handoff", &name, json!({"cancel": true})).await;
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -150,7 +151,7 @@ impl Ledger {
     }
 
     /// Two use a card that they do not share, for longer than a start that came late can last.
-    fn together(&mut self, containers: &[Container], residents: &[Resident], cards: &[Gpu]) -> Option<String> {
+    fn together(&mut self, containers: &[Container], residents: &[Resident], cards: &[Arc<Gpu>]) -> Option<String> {
         let runs = |id: &ContainerId| {
             containers.iter().any(|container| container.id == *id && container.state == ContainerState::Running)
         };
@@ -284,7 +285,7 @@ pub fn settled(world: &World) -> Result<(), String> {
     if !condition::is_true(&status.conditions, condition::READY) {
         return Err(format!("the card is not Ready: {:?}", status.conditions));
     }
-    let active: Vec<&GpuClaim> = claims.iter().filter(|claim| is_active(claim)).collect();
+    let active: Vec<&GpuClaim> = claims.iter().map(|claim| &**claim).filter(|claim| is_active(claim)).collect();
     for claim in &active {
         as_promised(claim, &status.leases)?;
     }
@@ -319,7 +320,7 @@ fn as_promised(claim: &GpuClaim, leases: &[Lease]) -> Result<(), String> {
 }
 
 /// Somebody who wants the card has it, the one with a claim before the owner, the owner before who only uses it.
-fn wanted(card: &Gpu, leases: &[Lease], active: &[&GpuClaim], workloads: &[Workload]) -> Result<(), String> {
+fn wanted(card: &Gpu, leases: &[Lease], active: &[&GpuClaim], workloads: &[Arc<Workload>]) -> Result<(), String> {
     let owner = card.spec.owner.as_ref();
     let by_claim = |lease: &Lease| {
         active.iter().any(|claim| lease.claim.as_ref() == Some(&format!("default/{}", claim.name_any())))
@@ -331,7 +332,7 @@ fn wanted(card: &Gpu, leases: &[Lease], active: &[&GpuClaim], workloads: &[Workl
         let workload = workloads.iter().find(|workload| workload.name_any() == holder.name);
         workload.is_some_and(|workload| needs_card(workload, holder.variant))
     };
-    let runs = |workload: &&Workload| workload.spec.live.as_ref().is_some_and(|live| live.running);
+    let runs = |workload: &&Arc<Workload>| workload.spec.live.as_ref().is_some_and(|live| live.running);
     let by_use = workloads.iter().filter(runs).any(|workload| needs_card(workload, Variant::Live));
     let fits = match leases {
         [] => !claimed && owner.is_none() && !by_use,
@@ -344,7 +345,7 @@ fn wanted(card: &Gpu, leases: &[Lease], active: &[&GpuClaim], workloads: &[Workl
 }
 
 /// Whoever has the card and is to run also uses it, unless a handoff says that it could not be put back.
-fn used(world: &World, lease: &Lease, workloads: &[Workload], handoffs: &[Handoff]) -> Result<(), String> {
+fn used(world: &World, lease: &Lease, workloads: &[Arc<Workload>], handoffs: &[Arc<Handoff>]) -> Result<(), String> {
     let holder = &lease.holder;
     let Some(workload) = workloads.iter().find(|w| holder.kind == HolderKind::Workload && w.name_any() == holder.name)
     else {
@@ -357,10 +358,11 @@ fn used(world: &World, lease: &Lease, workloads: &[Workload], handoffs: &[Handof
     if !to_run || !needs_card(workload, holder.variant) {
         return Ok(());
     }
-    let by_time = |handoff: &&Handoff| handoff.status.as_ref().and_then(|s| s.completed_at.as_ref().map(|at| at.0));
+    let by_time =
+        |handoff: &&Arc<Handoff>| handoff.status.as_ref().and_then(|s| s.completed_at.as_ref().map(|at| at.0));
     let did = |h: &Handoff| h.status.as_ref().is_some_and(|status| !status.steps.is_empty());
     let side = |side: &Option<Holder>| side.as_ref() == Some(holder);
-    let concerns = |h: &&Handoff| did(h) && (side(&h.spec.from) || side(&h.spec.to));
+    let concerns = |h: &&Arc<Handoff>| did(h) && (side(&h.spec.from) || side(&h.spec.to));
     let last = handoffs.iter().filter(concerns).max_by_key(by_time).and_then(|handoff| handoff.status.clone());
     let told_so = last.is_some_and(|status| {
         let back = status.rollback.map(|rollback| rollback.outcome);
@@ -390,5 +392,5 @@ pub fn resting(world: &World) -> Vec<String> {
     let leases = cards.iter().flat_map(|card| card.status.iter().flat_map(|status| status.leases.clone()));
     let leases = leases.map(|lease| format!("{} by {}", lease.holder, lease.lease_id));
     let handoffs = stored::<Handoff>(world, "handoffs").unwrap_or_default();
-    leases.chain(handoffs.iter().map(ResourceExt::name_any)).collect()
+    leases.chain(handoffs.iter().map(|it| it.name_any())).collect()
 }

@@ -1,6 +1,6 @@
 //! What must never happen, looked at before and after every effect; and what must be in the end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::FutureExt;
 use gaia::{
@@ -132,7 +132,7 @@ pub async fn converged(world: &World) -> Result<(), String> {
         return Err(format!("the Source is not Ready: {:?} {:?}", status.conditions, status.errors));
     }
     let workloads = stored::<Workload>(world, "workloads").ok_or("gaia is down")?;
-    let names: Vec<String> = workloads.iter().map(ResourceExt::name_any).collect();
+    let names: Vec<String> = workloads.iter().map(|it| it.name_any()).collect();
     let wanted: Vec<String> = stated.keys().cloned().collect();
     if names != wanted {
         return Err(format!("the files name {wanted:?}, the workloads are {names:?}"));
@@ -286,8 +286,8 @@ fn name_of(workload: &Workload, variant: Variant) -> String {
 }
 
 /// The objects of a kind as the running process has them, without waiting.
-pub fn stored<K: DeserializeOwned>(world: &World, plural: &str) -> Option<Vec<K>> {
+pub fn stored<K: DeserializeOwned + Send + Sync + 'static>(world: &World, plural: &str) -> Option<Vec<Arc<K>>> {
     let registry = world.registry.borrow().clone()?;
     let snapshot = registry.store().list(&Prefix::kind(GROUP, plural)).now_or_never()?.ok()?;
-    snapshot.items.iter().map(|version| K::deserialize(&version.object).ok()).collect()
+    snapshot.items.iter().map(|version| version.decoded.get(&version.object).ok()).collect()
 }

@@ -18,8 +18,8 @@ use crate::{
 };
 
 pub const DIRECTORY: &str = "/desired";
-/// Whom files may name. The last adopts a container that somebody made by hand.
-const WORKLOADS: [&str; 4] = ["a", "b", "c", "d"];
+/// The workload that adopts a container which somebody made by hand.
+const ADOPTS: &str = "d";
 pub const HANDMADE: &str = "handmade";
 const IMAGES: [&str; 7] = ["app:1", "app:2", "slow:1", "checked:1", "stubborn:1", "crash:1", "broken:1"];
 /// Those that come up in the end.
@@ -45,7 +45,7 @@ pub fn set_the_scene(world: &World) {
     if world.has_cards {
         cards::set_the_scene(world);
     }
-    for name in WORKLOADS {
+    for name in world.size.workloads {
         if world.rng().u8(..100) < 70 {
             state(world, name, false);
         }
@@ -64,7 +64,7 @@ pub fn run_foreign(world: &World, name: &str) {
 /// Acts until dropped.
 pub async fn live(world: &World) -> Infallible {
     loop {
-        let pause = world.rng().u64(100..8_000);
+        let pause = world.rng().u64(world.size.pause_ms.clone());
         sleep(Duration::from_millis(pause)).await;
         act(world).await;
     }
@@ -75,7 +75,7 @@ async fn act(world: &World) {
     if world.has_cards && world.rng().bool() {
         return cards::act(world).await;
     }
-    let name = *pick(world, &WORKLOADS);
+    let name = *pick(world, world.size.workloads);
     let dice = world.rng().u8(..100);
     match dice {
         0..25 => state(world, name, false),
@@ -163,7 +163,7 @@ pub fn remove_file(world: &World, name: &str) {
 }
 
 fn spec(world: &World, name: &str, sound: bool) -> Value {
-    if name == "d" {
+    if name == ADOPTS {
         return json!({"live": {"container": {"adopt": {"name": HANDMADE}}}});
     }
     let images = if sound { &IMAGES[..SOUND_IMAGES] } else { &IMAGES[..] };
@@ -192,7 +192,7 @@ fn spec(world: &World, name: &str, sound: bool) -> Value {
         spec["restartPolicy"] = json!("OnFailure");
     }
     // Only on earlier ones, so that there is no circle.
-    for earlier in WORKLOADS.iter().take_while(|earlier| **earlier != name) {
+    for earlier in world.size.workloads.iter().take_while(|earlier| **earlier != name) {
         if rng.u8(..4) == 0 {
             let condition = if rng.bool() { "Healthy" } else { "Started" };
             spec["dependsOn"] = json!([{"workload": earlier, "condition": condition}]);

@@ -26,6 +26,7 @@ use gaia::{
         gpu::GpuReconciler,
         gpuclaim::GpuClaimReconciler,
         handoff::HandoffReconciler,
+        promotion::PromotionReconciler,
         workload::{WorkloadReconciler, hints::Hints},
     },
     gitops::{self, Gitops},
@@ -39,7 +40,7 @@ use gaia::{
         registry_objects::RegistryObjects,
         wakeups::{Wake, Wakeups},
     },
-    store::{EmbeddedStore, Options, Store},
+    store::{EmbeddedStore, Options},
 };
 use kube::{ResourceExt, runtime::reflector::store::Writer};
 use tokio::time::sleep;
@@ -53,6 +54,7 @@ use crate::{
     people::DIRECTORY,
     queue::Queue,
     world::World,
+    writes::FaultyStore,
 };
 
 /// Starts gaia, again after every crash.
@@ -77,7 +79,8 @@ pub async fn keep_running(world: &World) -> Infallible {
 async fn run(world: &World) -> ApiError {
     let store = EmbeddedStore::open(world.disk.clone(), Options::default()).expect("the disk is sound");
     oracle::after_start(world, &*store).await;
-    let registry = Registry::open(store as Arc<dyn Store>, kinds(), world.clock.clone(), world.ids.clone()).await;
+    let store = Arc::new(FaultyStore::new(store, world.clone()));
+    let registry = Registry::open(store, kinds(world), world.clock.clone(), world.ids.clone()).await;
     let registry = match registry {
         Ok(registry) => registry,
         Err(error) => return error,
@@ -123,10 +126,12 @@ async fn run(world: &World) -> ApiError {
     }
 }
 
-/// Compiling the rules of every kind once is enough for all simulations.
-fn kinds() -> Kinds {
+/// Compiling the rules of every kind once is enough for all simulations. The objects that define them are a hundred times as
+/// much as all others of a world, and are read at every start: few worlds have them.
+fn kinds(world: &World) -> Kinds {
     static KINDS: OnceLock<Kinds> = OnceLock::new();
-    KINDS.get_or_init(|| Kinds::from_crds(&api::crds()).expect("our kinds are sound")).clone()
+    let kinds = KINDS.get_or_init(|| Kinds::from_crds(&api::crds()).expect("our kinds are sound")).clone();
+    if world.size.definitions { kinds } else { kinds.without_definitions() }
 }
 
 /// A task of the process: it ends with it.
@@ -138,6 +143,7 @@ fn controllers<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> V
         tasks.extend(cards(world, context));
         tasks.extend(claims(world, context));
         tasks.extend(handoffs(world, context));
+        tasks.extend(promotions(world, context));
         tasks.push(watch_cards(world, context).boxed_local());
     }
     tasks
@@ -244,6 +250,17 @@ fn handoffs<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<
     vec![
         followed(context, &wakeups, |_: &Gpu| vec![Wake::Everything]),
         followed(context, &wakeups, users),
+        controller(world, context, reconciler, wakeups, Writer::new(()), |_, _| ()).boxed_local(),
+    ]
+}
+
+fn promotions<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
+    let wakeups = Wakeups::default();
+    let reconciler = PromotionReconciler::new(context, &wakeups);
+    vec![
+        followed(context, &wakeups, |_: &Workload| vec![Wake::Everything]),
+        followed(context, &wakeups, |_: &Handoff| vec![Wake::Everything]),
+        followed(context, &wakeups, |_: &Gpu| vec![Wake::Everything]),
         controller(world, context, reconciler, wakeups, Writer::new(()), |_, _| ()).boxed_local(),
     ]
 }

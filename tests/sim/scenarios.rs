@@ -19,7 +19,7 @@ pub struct Scenario {
     pub act: for<'a> fn(&'a World) -> LocalBoxFuture<'a, ()>,
 }
 
-pub const ALL: [Scenario; 17] = [
+pub const ORDINARY: [Scenario; 17] = [
     does(
         "a stack is started in order",
         |world| people::run_foreign(world, "database"),

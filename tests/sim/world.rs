@@ -30,18 +30,19 @@ use crate::{
     faults::Trouble,
     holders::{self, Ledger},
     oracle, people, process,
+    size::Size,
     story::Story,
+    writes::Writes,
 };
 
 /// From the end of the faults to convergence, at most: the longest crash backoff and relist fit in several times.
 const PATIENCE: Duration = Duration::from_secs(40 * 60);
-/// Nothing may happen for so long once everything is as wished.
-const QUIET: Duration = Duration::from_secs(150);
 
 /// Clones are handles on the same world.
 #[derive(Clone)]
 pub struct World {
     pub seed: u64,
+    pub size: Size,
     pub bug: Bug,
     pub story: Story,
     pub clock: Arc<dyn Clock>,
@@ -58,6 +59,8 @@ pub struct World {
     pub registry: watch::Sender<Option<Arc<Registry>>>,
     /// kill -9.
     pub kill: Arc<Notify>,
+    /// What happens to writes of the store.
+    pub writes: Writes,
     chaos: Arc<AtomicBool>,
     rng: Arc<Mutex<fastrand::Rng>>,
     violation: watch::Sender<Option<String>>,
@@ -76,6 +79,7 @@ impl World {
         let engine = SimulatedContainers::new(clock.clone(), images());
         Self {
             seed,
+            size: Size::of(seed),
             bug,
             story,
             clock,
@@ -88,6 +92,7 @@ impl World {
             wishes: Arc::default(),
             registry: watch::Sender::new(None),
             kill: Arc::default(),
+            writes: Writes::default(),
             chaos: Arc::new(AtomicBool::new(true)),
             rng: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))),
             violation: watch::Sender::new(None),
@@ -204,13 +209,16 @@ pub async fn play<T>(
         result = script => result,
         never = process::keep_running(world) => match never {},
     };
-    // The engine holds the faults and these the world, which holds the engine: thousands of worlds would never be freed.
+    // The engine holds the faults and these the world, which holds the engine; so it is with the store. Thousands of worlds would
+    // never be freed.
     world.engine.set_faults(NoFaults);
+    world.writes.mend();
+    world.registry.send_replace(None);
     result
 }
 
 async fn script(world: &World) -> Result<(), String> {
-    let trouble = Duration::from_secs(world.rng().u64(20..120));
+    let trouble = Duration::from_secs(world.rng().u64(world.size.trouble.clone()));
     if let Ok(never) = tokio::time::timeout(trouble, people::live(world)).await {
         match never {}
     }
@@ -219,15 +227,43 @@ async fn script(world: &World) -> Result<(), String> {
     world.story.tell("peace: from here on everything must come right");
     converge(world).await?;
     world.story.tell("converged");
-    stay_quiet(world, "nobody did anything", async || {}).await?;
-    stay_quiet(world, "gaia was killed and started again", async || world.kill.notify_one()).await?;
-    stay_quiet(world, "the engine did not answer for a while", async || {
-        world.engine.engine_down();
-        sleep(Duration::from_secs(45)).await;
-        world.engine.engine_up();
-    })
-    .await?;
+    let first = world.rng().usize(..QUIETS.len());
+    for quiet in QUIETS.iter().cycle().skip(first).take(world.size.quiets) {
+        stay_quiet(world, *quiet).await?;
+    }
     converge(world).await
+}
+
+/// After which nothing may be touched.
+#[derive(Debug, Clone, Copy)]
+enum Quiet {
+    Nothing,
+    Restart,
+    EngineAway,
+}
+
+const QUIETS: [Quiet; 3] = [Quiet::Nothing, Quiet::Restart, Quiet::EngineAway];
+
+impl Quiet {
+    fn because(self) -> &'static str {
+        match self {
+            Quiet::Nothing => "nobody did anything",
+            Quiet::Restart => "gaia was killed and started again",
+            Quiet::EngineAway => "the engine did not answer for a while",
+        }
+    }
+
+    async fn happen(self, world: &World) {
+        match self {
+            Quiet::Nothing => {}
+            Quiet::Restart => world.kill.notify_one(),
+            Quiet::EngineAway => {
+                world.engine.engine_down();
+                sleep(Duration::from_secs(45)).await;
+                world.engine.engine_up();
+            }
+        }
+    }
 }
 
 pub async fn converge(world: &World) -> Result<(), String> {
@@ -243,14 +279,15 @@ pub async fn converge(world: &World) -> Result<(), String> {
     }
 }
 
-/// Whatever `act` is, no container may be touched because of it.
-async fn stay_quiet(world: &World, because: &str, act: impl AsyncFnOnce()) -> Result<(), String> {
+/// Whatever happens, no container may be touched because of it.
+async fn stay_quiet(world: &World, quiet: Quiet) -> Result<(), String> {
+    let because = quiet.because();
     let before = world.engine.effects();
     let running = oracle::running(world);
     let resting = holders::resting(world);
     world.story.tell(format_args!("{because}: nothing may be touched"));
-    act().await;
-    sleep(QUIET).await;
+    quiet.happen(world).await;
+    sleep(world.size.quiet).await;
     let after = world.engine.effects();
     if let Some(record) = after.get(before.len()..).and_then(|new| new.first()) {
         return Err(format!("{because}, and yet: {}", record.effect));
