@@ -21,7 +21,8 @@ use futures::future;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt, core::object::HasStatus};
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use super::{
     clock::Clock,
@@ -178,13 +179,16 @@ impl<R: Reconciler, O: Objects> Driver<R, O> {
 
     /// One pass over one object.
     pub async fn reconcile_once(&self, name: &ObjectName) -> Outcome {
-        match self.pass(name).await {
+        let begun = Instant::now();
+        let outcome = match self.pass(name).await {
             Ok(outcome) => outcome,
             Err(PassError::Objects { source, .. }) if source.reason == Reason::Conflict => Outcome::Conflict,
             // Deleted while we looked: the next pass finds it gone.
             Err(PassError::Objects { source, .. }) if source.reason == Reason::NotFound => Outcome::Conflict,
             Err(error) => Outcome::Failed(error),
-        }
+        };
+        debug!(controller = R::NAME, namespace = name.namespace, object = name.name, took = ?begun.elapsed(), "pass ended");
+        outcome
     }
 
     /// Handles and counts the end of a pass; answers when to look again. None: when something wakes it.

@@ -17,7 +17,8 @@ use std::{
 
 use bollard::{Docker, errors::Error};
 use errors::Call;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::debug;
 
 use super::{EngineError, EngineResult};
 
@@ -75,10 +76,12 @@ impl DockerEngine {
         deadline: Duration,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> EngineResult<T> {
+        let begun = Instant::now();
         let result = match tokio::time::timeout(deadline, answer).await {
             Ok(result) => result.map_err(|error| call.failed(error)),
             Err(_) => Err(call.unanswered(format!("no answer within {deadline:?}"))),
         };
+        debug!(call = %call, took = ?begun.elapsed(), answered = result.is_ok(), "the engine was asked");
         if let Err(EngineError::Unreachable(_)) = &result {
             *self.cached() = None;
         }
