@@ -13,7 +13,7 @@ use crate::api::{
     container::{ContainerSpec, Gpus},
     gpu::{Gpu, GpuMemory, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
     gpuclaim::{GpuClaim, GpuClaimSpec},
-    handoff::{Handoff, HandoffPhase, HandoffSpec, HandoffStatus, Rollback},
+    handoff::{Handoff, HandoffPhase, HandoffSpec, HandoffStatus, Rollback, StepOutcome},
     label,
     workload::{LiveSpec, Workload, WorkloadGpu},
 };
@@ -286,6 +286,25 @@ fn failures_in_a_row_are_followed_by_longer_pauses() {
     }
     assert!(waits.iter().all(|wait| *wait > SignedDuration::from_secs(1)), "{waits:?}");
     assert!(waits[2] > waits[0], "{waits:?}");
+}
+
+/// Study-to-prime failed, and study has the card again: it is still prime's.
+#[test]
+fn an_owner_whose_handoff_was_rolled_back_gets_another_try_after_a_pause() {
+    for claimed in [Some("over"), None] {
+        let mut table = Table::new(Some("prime"), vec![lease("study", claimed, None)]);
+        let completed_at = Some(MicroTime(at(table.second)));
+        let rollback = Some(Rollback { outcome: StepOutcome::Succeeded, ..Rollback::default() });
+        let failed = HandoffStatus { completed_at, rollback, ..told(HandoffPhase::Failed) };
+        table.handoff("study-to-prime", Some("study"), Some("prime"), failed);
+        let plan = table.pass();
+        assert_eq!(made(&plan), Vec::<String>::new(), "not at once");
+        assert_eq!(table.leases(), "study 7");
+        let until = plan.wake_at.expect("it is tried again");
+        assert!(until > at(table.second) && until < at(table.second + 60), "{until}");
+        table.second = until.as_second() - at(0).as_second() + 1;
+        assert_eq!(made(&table.pass()), ["gpu0-8: study -> prime (owner)"]);
+    }
 }
 
 #[test]
