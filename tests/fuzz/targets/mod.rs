@@ -3,7 +3,7 @@
 //!
 //! What must hold everywhere: no panic, no overflowed stack, an answer soon, memory in proportion. What holds beside that
 //! stands with each target.
-#![allow(dead_code, reason = "compiled into every target of fuzz/, each of which uses some of it")]
+#![allow(dead_code, unused_imports, reason = "compiled into every target of fuzz/, each of which uses some of it")]
 
 mod docker;
 mod files;
