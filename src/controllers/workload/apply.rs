@@ -26,9 +26,9 @@ impl<O: Objects> WorkloadReconciler<O> {
             return Ok(());
         }
         match self.bring_about(workload, action).await {
-            Ok(()) => {
+            Ok(done) => {
                 self.failures.succeeded(workload, at);
-                if let Some(note) = told(action) {
+                if let Some(note) = told(action).filter(|_| done) {
                     self.recorder.record(&reference(workload), note);
                 }
                 Ok(())
@@ -50,54 +50,62 @@ impl<O: Objects> WorkloadReconciler<O> {
         Ok(right == Right::Granted)
     }
 
-    async fn bring_about(&self, workload: &Workload, action: &Action) -> EngineResult<()> {
+    /// False: it was not done, for the right to it has gone.
+    async fn bring_about(&self, workload: &Workload, action: &Action) -> EngineResult<bool> {
         let containers = &self.containers;
         match action {
-            Action::Pull { image, .. } => {
-                self.puller.ensure(image, &name_of(workload), &reference(workload));
-                Ok(())
+            Action::Start { container, network, .. } => {
+                return self.start(workload, action.variant(), &container.id, network.as_deref()).await;
             }
+            Action::Restart { container, grace, network, .. } => {
+                containers.stop(&container.id, *grace).await?;
+                return self.start(workload, action.variant(), &container.id, network.as_deref()).await;
+            }
+            Action::Pull { image, .. } => self.puller.ensure(image, &name_of(workload), &reference(workload)),
             Action::Create { request, .. } => {
                 let namespace = workload.metadata.namespace.as_deref().unwrap_or("default");
                 containers.ensure_network(&names::network(namespace)).await?;
                 for network in networks_to_make(&request.spec) {
                     containers.ensure_network(network).await?;
                 }
-                containers.create(request).await.map(drop)
+                containers.create(request).await?;
             }
-            Action::Start { container, network, .. } => self.start(&container.id, network.as_deref()).await,
-            Action::Stop { container, grace, .. } => containers.stop(&container.id, *grace).await,
-            Action::Restart { container, grace, network, .. } => {
-                containers.stop(&container.id, *grace).await?;
-                // It took its time to stop. Without an answer it is left stopped, and the next pass looks.
-                match self.may_still_start(workload, action.variant()).await {
-                    Ok(true) => self.start(&container.id, network.as_deref()).await,
-                    Ok(false) | Err(_) => Ok(()),
-                }
-            }
+            Action::Stop { container, grace, .. } => containers.stop(&container.id, *grace).await?,
             Action::Remove { container, grace, .. } => {
                 gone_is_fine(containers.stop(&container.id, *grace).await)?;
-                gone_is_fine(containers.remove(&container.id).await)
+                gone_is_fine(containers.remove(&container.id).await)?;
             }
-            Action::Rename { container, to, .. } => containers.rename(&container.id, to).await,
-            Action::ForbidRestarts { container, .. } => containers.forbid_restarts(&container.id).await,
+            Action::Rename { container, to, .. } => containers.rename(&container.id, to).await?,
+            Action::ForbidRestarts { container, .. } => containers.forbid_restarts(&container.id).await?,
             Action::Attach { container, network, aliases, .. } => {
                 // Only the namespace's own is ours to make; one that the spec names must exist.
                 let own = names::network(workload.metadata.namespace.as_deref().unwrap_or("default"));
                 if *network == own {
                     containers.ensure_network(&own).await?;
                 }
-                containers.ensure_attached(&container.id, network, aliases).await
+                containers.ensure_attached(&container.id, network, aliases).await?;
             }
         }
+        Ok(true)
     }
 
-    /// The network may have been removed while nothing on it ran.
-    async fn start(&self, id: &ContainerId, network: Option<&str>) -> EngineResult<()> {
+    /// The network may have been removed while nothing on it ran; making one takes its time, as stopping does. So the right is
+    /// asked for once more where nothing comes between it and the start. Without an answer it is not started, and the next pass
+    /// looks.
+    async fn start(
+        &self,
+        workload: &Workload,
+        variant: Variant,
+        id: &ContainerId,
+        network: Option<&str>,
+    ) -> EngineResult<bool> {
         if let Some(network) = network {
             self.containers.ensure_network(network).await?;
         }
-        self.containers.start(id).await
+        match self.may_still_start(workload, variant).await {
+            Ok(true) => self.containers.start(id).await.map(|()| true),
+            Ok(false) | Err(_) => Ok(false),
+        }
     }
 }
 
