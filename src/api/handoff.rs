@@ -57,7 +57,7 @@ pub struct HandoffSpec {
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: u32,
-    /// Stop and roll back. Has no effect once the card is proven free: from there on it is faster to end than to turn.
+    /// Stop and roll back. Not heard while the lease moves, and has no effect once the new holder has taken the card.
     #[serde(default)]
     pub cancel: bool,
 }

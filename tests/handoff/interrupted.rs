@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     support::eventually,
     watcher::Watcher,
-    world::{DEADLINE, PRIME, STUDY, World, handoff_path, is_over, phase, ready},
+    world::{DEADLINE, PRIME, STUDY, World, handoff_path, is_over, phase, ready, steps},
 };
 
 #[rstest]
@@ -127,5 +127,47 @@ async fn cancelled_after_prime_was_stopped_it_comes_back() {
     let cancelled = world.ended("there").await;
     assert_eq!((phase(&cancelled), &cancelled["status"]["rollback"]["outcome"]), ("Cancelled", &json!("Succeeded")));
     world.card.show(|_| ());
+    world.settled(PRIME).await;
+}
+
+#[tokio::test]
+async fn cancelled_while_prime_is_being_stopped_it_is_back_when_that_is_said() {
+    let world = World::with(|stack| {
+        let spec = stack.spec(PRIME);
+        spec["stopGraceSeconds"] = json!(4);
+        spec["live"]["container"]["args"].as_array_mut().expect("arguments").push(json!("--ignore-term"));
+    })
+    .await;
+    let before = world.host.running("gaia-prime-live").await;
+    world.wish("there", PRIME, STUDY).await;
+    let stopping = "stop default/gaia-prime: Running".to_owned();
+    let is_stopping = |handoff: &Value| steps(&handoff["status"]["steps"]).contains(&stopping);
+    world.until(&handoff_path("there"), "is stopping prime", is_stopping).await;
+    world.host.server.says(&["handoff", "cancel", "there"]);
+    let cancelled = world.ended("there").await;
+    let now = world.host.inspect("gaia-prime-live").expect("it is there");
+    assert!(now.running && now.id == before.id && now.started_at > before.started_at, "{now:?} {cancelled:#}");
+    assert_eq!((phase(&cancelled), &cancelled["status"]["rollback"]["outcome"]), ("Cancelled", &json!("Succeeded")));
+    assert!(steps(&cancelled["status"]["steps"]).contains(&"stop default/gaia-prime: Succeeded".to_owned()));
+    world.settled(PRIME).await;
+}
+
+#[tokio::test]
+async fn cancelled_while_study_takes_the_card_prime_has_it_again() {
+    let world = World::awake().await;
+    world.card.manner("gaia-study-live", "/study/gpu-ready", "hang");
+    world.wish("there", PRIME, STUDY).await;
+    let taking = "http POST gaia-study:8766/study/gpu-ready: Running".to_owned();
+    let is_taking = |handoff: &Value| steps(&handoff["status"]["steps"]).contains(&taking);
+    world.until(&handoff_path("there"), "has told study to take it", is_taking).await;
+    world.host.server.says(&["handoff", "cancel", "there"]);
+    let cancelled = world.ended("there").await;
+    assert_eq!((phase(&cancelled), &cancelled["status"]["rollback"]["outcome"]), ("Cancelled", &json!("Succeeded")));
+    let back = [
+        "stop default/gaia-study: Succeeded",
+        "start default/gaia-prime: Succeeded",
+        "http POST gaia-core:6415/gpu/reclaim: Succeeded",
+    ];
+    assert_eq!(steps(&cancelled["status"]["rollback"]["steps"]), back);
     world.settled(PRIME).await;
 }

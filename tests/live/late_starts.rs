@@ -83,7 +83,7 @@ async fn a_stop_is_told_to_what_has_only_just_been_started() {
     let stop = ReleaseStep { stop: Some(NoSettings::default()), timeout_seconds: 30, ..ReleaseStep::default() };
     let wakeups = Wakeups::default();
     let peers = Arc::new(SimulatedPeers::new(world.engine.clone()));
-    let runner = Runner::new(Arc::new(world.engine.clone()), peers, wakeups.clone());
+    let runner = Runner::new(Arc::new(world.engine.clone()), peers, world.clock.clone(), wakeups.clone());
     let handoff = Handoff::new("there", HandoffSpec::default());
     let key = StepKey { back: false, stage: StepStage::Release, index: 0 };
     let mut news = world.engine.events();

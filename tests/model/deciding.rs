@@ -28,6 +28,7 @@ use gaia::{
     runtime::reconciler::Finalizer,
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
     bugs::Bug,
@@ -171,6 +172,7 @@ impl Looking<'_> {
             from: self.party(state, handoff.spec.from.as_ref()),
             to: self.party(state, handoff.spec.to.as_ref()),
             answer: handoffs::decide::running(&handoff).and_then(|key| answer(state.runs[n], key)),
+            answered_at: None,
             proof: Some(self.samples(state, n)),
             claim_stands: to.is_some_and(|(gpu, to)| claim_stands(to, gpu, &claims)),
             claim_ended: to.is_some_and(|(gpu, _)| claim_ended(&handoff, gpu, &claims)),
@@ -185,7 +187,10 @@ impl Looking<'_> {
             handoffs::decide::Action::Run { key, job } => Effect::Run(key, self.work(&job)),
         });
         let effects = effects.collect();
-        let closes_step = marks(&handoff) != marks(&becomes);
+        // What is sampled after a step's answer proves it, however late the pass is that closes the step.
+        let answered = usize::from(matches!(observed.answer, Some(Answer::Done(_))));
+        let (before, after) = (marks(&handoff), marks(&becomes));
+        let closes_step = before.0 + answered < after.0 || before.1 != after.1;
         let becomes = if gone { Id::NONE } else { self.library.handoffs.keep(becomes) };
         Some(Plan { base: state.handoffs[n], becomes, closes_step, effects })
     }
@@ -300,13 +305,12 @@ fn answer(run: Run, key: StepKey) -> Option<Answer> {
     }
 }
 
-/// What a proof must be younger than.
-fn marks(handoff: &Handoff) -> impl PartialEq {
-    let status = handoff.status.as_ref();
-    let steps = |status: &HandoffStatus| status.steps.iter().filter(|s| s.finished_at.is_some()).count();
-    let back = status.and_then(|s| s.rollback.as_ref());
-    let back = back.map(|back| back.steps.iter().filter(|step| step.finished_at.is_some()).count());
-    (status.map(steps), back, status.and_then(|s| s.started_at.clone()))
+/// What a proof must be younger than: the ends of so many steps, and the beginning.
+fn marks(handoff: &Handoff) -> (usize, Option<MicroTime>) {
+    let status = handoff.status.clone().unwrap_or_default();
+    let back = status.rollback.iter().flat_map(|rollback| &rollback.steps);
+    let ended = status.steps.iter().chain(back).filter(|step| step.finished_at.is_some()).count();
+    (ended, status.started_at)
 }
 
 /// What only people read.

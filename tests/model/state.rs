@@ -139,7 +139,7 @@ pub enum Work {
 pub enum Proof {
     /// Not free, or not looked.
     None,
-    /// It was free, before the last step ended.
+    /// It was free, before the last step was answered or ended.
     Old,
     Fresh,
 }

@@ -358,14 +358,21 @@ impl State {
 
     /// Of handoffs and of the workload controller alike.
     fn answer_stop(&mut self, n: u8, done: bool) {
-        for run in &mut self.runs {
-            if let Run::UnderWay(key, work) = *run
+        for handoff in 0..self.runs.len() {
+            if let Run::UnderWay(key, work) = self.runs[handoff]
                 && work == Work::Stop(n)
             {
-                *run = Run::Done(key, done);
+                self.answer_run(handoff, Run::Done(key, done));
             }
         }
         self.end_wait(n, Order::Stop);
+    }
+
+    /// What was sampled before proves nothing about it.
+    fn answer_run(&mut self, handoff: usize, answer: Run) {
+        self.runs[handoff] = answer;
+        let proof = &mut self.proofs[handoff];
+        *proof = if *proof == Proof::Fresh { Proof::Old } else { *proof };
     }
 
     fn end_wait(&mut self, n: u8, order: Order) {
@@ -389,7 +396,8 @@ impl State {
             Work::Take(_) if does => (body.uses, body.unproven) = (Uses::Process, true),
             Work::Ask(_) | Work::Take(_) | Work::Stop(_) => {}
         }
-        self.runs[n] = Run::Done(key, reply != Reply::Refuses && body.running);
+        let done = reply != Reply::Refuses && body.running;
+        self.answer_run(n, Run::Done(key, done));
         Some(())
     }
 }

@@ -1,4 +1,5 @@
-//! The way back: the new holder lets go, if it has the lease; the lease returns; the old holder takes up again. Pure.
+//! The way back: a stop that is under way ends; the new holder lets go, if it has the lease; the lease returns; the old holder
+//! takes up again. Pure.
 
 use super::{
     decide::{Pass, close},
@@ -16,7 +17,10 @@ use crate::{
 
 impl Pass<'_> {
     pub(super) fn begin_rollback(&mut self, reason: HandoffReason, why: &str) {
-        if let Some(step) = self.status.steps.last_mut().filter(|step| step.outcome == StepOutcome::Running) {
+        let stopping = self.is_stopping();
+        if let Some(step) =
+            self.status.steps.last_mut().filter(|step| step.outcome == StepOutcome::Running && !stopping)
+        {
             close(step, StepOutcome::Failed, "given up", self.now);
         }
         self.take_curve();
@@ -28,6 +32,9 @@ impl Pass<'_> {
 
     pub(super) fn roll_back(&mut self) {
         let Some(mut rollback) = self.status.rollback.clone() else { return };
+        if self.status.steps.last().is_some_and(|step| step.outcome == StepOutcome::Running) {
+            return self.await_stop();
+        }
         let ended = match (self.is_at_new(), rollback.return_lease) {
             (true, false) => self.withdraw(&mut rollback),
             // The gpu controller's move.

@@ -1,6 +1,10 @@
-//! The next step of a handoff, from its status and what is seen. Pure. A pass makes one transition; writing it down wakes the
-//! next. How the old holder gives is in [`super::give`], how the new one takes in [`super::take`], and the way back in
-//! [`super::back`].
+//! The next steps of a handoff, from its status and what is seen. Pure. How the old holder gives is in [`super::give`], how the
+//! new one takes in [`super::take`], and the way back in [`super::back`].
+//!
+//! A pass goes on from one transition to the next as long as what it saw says what follows, so that nothing waits for a write
+//! that nobody has to see. It ends where something is to be done, for which the status must be stored first; before a second
+//! phase, for each is told; where the way back begins; and where a step ended that nobody was asked to do, for what was seen
+//! before is no proof of it.
 
 use std::time::Duration;
 
@@ -10,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use super::{
     fit,
     observe::Observed,
-    runner::{Job, StepKey},
+    runner::{Answer, Job, StepKey},
 };
 use crate::{
     api::{
@@ -57,13 +61,14 @@ pub fn leaver(handoff: &Handoff, gpu: Option<&Gpu>) -> Leaver {
     }
 }
 
-/// The step that the status says is running.
+/// The step that the status says is running. On the way back that may be a stop of the way there, which is waited for.
 pub fn running(handoff: &Handoff) -> Option<StepKey> {
     let status = handoff.status.as_ref()?;
-    let back = status.rollback.is_some();
-    let list = status.rollback.as_ref().map_or(&status.steps, |rollback| &rollback.steps);
-    let last = list.last().filter(|step| step.outcome == StepOutcome::Running)?;
-    Some(StepKey { back, stage: last.stage, index: count(list, last.stage) - 1 })
+    let open = |list: &[HandoffStep], back: bool| {
+        let last = list.last().filter(|step| step.outcome == StepOutcome::Running)?;
+        Some(StepKey { back, stage: last.stage, index: count(list, last.stage) - 1 })
+    };
+    open(&status.steps, false).or_else(|| open(&status.rollback.as_ref()?.steps, true))
 }
 
 /// When the last step by which somebody gives the card away ended, there or on the way back. None: it has not.
@@ -82,8 +87,14 @@ fn seen_status(gpu: Option<&Gpu>) -> Option<&GpuStatus> {
     gpu.and_then(|gpu| gpu.status.as_ref())
 }
 
+/// The gpu controller says that it is this one's turn.
+pub fn is_let_in(handoff: &Handoff, gpu: Option<&Gpu>) -> bool {
+    let named = seen_status(gpu).and_then(|status| status.handoff.as_ref());
+    named.is_some_and(|named| *named == leases::full_name(handoff))
+}
+
 /// The lease has gone to `to`, or, when nobody is named, away.
-fn has_moved(status: &HandoffStatus, gpu: Option<&Gpu>) -> bool {
+pub(super) fn has_moved(status: &HandoffStatus, gpu: Option<&Gpu>) -> bool {
     seen_status(gpu).map_or(0, |gpu| gpu.fencing_token) > status.base_token.unwrap_or(i64::MAX)
 }
 
@@ -92,12 +103,19 @@ fn is_at_new(handoff: &Handoff, status: &HandoffStatus, gpu: Option<&Gpu>) -> bo
     has_moved(status, gpu) && holds
 }
 
+/// Bounds a pass; no handoff has so many steps that need nobody to do anything.
+const MOST_TURNS: usize = 64;
+
 /// One pass in the making.
 pub(super) struct Pass<'a> {
     pub handoff: &'a Handoff,
     pub seen: &'a Observed,
     pub now: Timestamp,
     pub status: HandoffStatus,
+    /// Of the step that was running when the pass looked; the step that it closes has had it.
+    pub answer: Option<Answer>,
+    /// What follows is to be seen afresh.
+    pub looks_again: bool,
     pub actions: Vec<Action>,
     pub notes: Vec<Note>,
     wake_at: Option<Timestamp>,
@@ -109,28 +127,63 @@ pub fn decide(handoff: &Handoff, seen: &Observed, now: Timestamp) -> HandoffPlan
         return Plan { finalizer: Finalizer::Released, ..Plan::leave() };
     }
     status.observed_generation = handoff.metadata.generation;
-    let mut pass = Pass { handoff, seen, now, status, actions: Vec::new(), notes: Vec::new(), wake_at: None };
-    match pass.status.phase {
-        _ if pass.status.rollback.is_some() => pass.roll_back(),
-        HandoffPhase::Initiated => pass.initiated(),
-        HandoffPhase::ReleasingGpu | HandoffPhase::WaitingCudaCleanup => pass.releasing(),
-        HandoffPhase::TransferringOwnership => pass.transferring(),
-        HandoffPhase::SignalingRecipient => pass.signaling(),
-        HandoffPhase::Completed | HandoffPhase::Failed | HandoffPhase::Cancelled => {
-            unreachable!("ends were left above")
+    let answer = running(handoff).and(seen.answer.clone());
+    let mut pass = Pass {
+        handoff,
+        seen,
+        now,
+        status,
+        answer,
+        looks_again: false,
+        actions: Vec::new(),
+        notes: Vec::new(),
+        wake_at: None,
+    };
+    let mut entered = false;
+    for _ in 0..MOST_TURNS {
+        let (before, notes, actions) = (pass.status.clone(), pass.notes.len(), pass.actions.len());
+        pass.turn();
+        let enters = pass.status.phase != before.phase;
+        if entered && enters {
+            pass.status = before;
+            pass.notes.truncate(notes);
+            pass.actions.truncate(actions);
+            break;
+        }
+        entered |= enters;
+        pass.looks_again |= pass.status.rollback.is_some() != before.rollback.is_some();
+        if pass.status == before || pass.looks_again || !pass.actions.is_empty() || pass.status.phase.is_terminal() {
+            break;
         }
     }
     pass.finish()
 }
 
 impl Pass<'_> {
+    fn turn(&mut self) {
+        match self.status.phase {
+            _ if self.status.rollback.is_some() => self.roll_back(),
+            HandoffPhase::Initiated => self.initiated(),
+            HandoffPhase::ReleasingGpu | HandoffPhase::WaitingCudaCleanup => self.releasing(),
+            HandoffPhase::TransferringOwnership => self.transferring(),
+            HandoffPhase::SignalingRecipient => self.signaling(),
+            HandoffPhase::Completed | HandoffPhase::Failed | HandoffPhase::Cancelled => {
+                unreachable!("a pass ends where the handoff does")
+            }
+        }
+    }
+
     pub(super) fn gpu(&self) -> Option<&Gpu> {
         self.seen.gpu.as_deref()
     }
 
+    /// When the step that was running was done: the pass comes later, and what was seen in between counts.
+    pub(super) fn answered_at(&self) -> Timestamp {
+        self.seen.answered_at.unwrap_or(self.now)
+    }
+
     pub(super) fn is_let_in(&self) -> bool {
-        let named = seen_status(self.gpu()).and_then(|status| status.handoff.clone());
-        named.as_deref() == Some(&leases::full_name(self.handoff))
+        is_let_in(self.handoff, self.gpu())
     }
 
     pub(super) fn is_at_new(&self) -> bool {
@@ -191,13 +244,21 @@ impl Pass<'_> {
         Some((HandoffReason::NotLent, format!("{} is {owner}'s alone", self.handoff.spec.gpu)))
     }
 
-    /// Why it must not go on, before the card is proven free.
-    pub(super) fn wished_end(&self) -> Option<(HandoffReason, String)> {
+    /// A person thinks better of it.
+    pub(super) fn called_off(&self) -> Option<(HandoffReason, String)> {
         if self.handoff.spec.cancel {
             return Some((HandoffReason::Cancelled, "cancelled".to_owned()));
         }
         if self.handoff.metadata.deletion_timestamp.is_some() {
             return Some((HandoffReason::Deleted, "cancelled: the handoff was deleted".to_owned()));
+        }
+        None
+    }
+
+    /// Why it must not go on, before the card is proven free.
+    pub(super) fn wished_end(&self) -> Option<(HandoffReason, String)> {
+        if let Some(called_off) = self.called_off() {
+            return Some(called_off);
         }
         if self.seen.claim_ended {
             return Some((HandoffReason::ClaimEnded, "cancelled: the claim it was made for is over".to_owned()));

@@ -80,6 +80,18 @@ pub fn container(name: &str, state: ContainerState) -> Container {
     }
 }
 
+/// prime has given, the card is proven free, and the lease is study's.
+pub fn signaling() -> Flight {
+    let mut flight = Flight::new(vec![stop()]).let_in();
+    flight.settle();
+    flight.answer(Ok(""));
+    flight.free();
+    flight.grant(&["study"]);
+    flight.settle();
+    assert_eq!(flight.phase(), HandoffPhase::SignalingRecipient);
+    flight
+}
+
 pub struct Flight {
     pub handoff: Handoff,
     pub seen: Observed,
@@ -142,6 +154,14 @@ impl Flight {
 
     pub fn phase(&self) -> HandoffPhase {
         self.status().phase
+    }
+
+    /// One pass: the phase it leads to, and what is to be done then.
+    pub fn once(&mut self) -> (HandoffPhase, Vec<String>) {
+        let plan = decide(&self.handoff, &self.seen, at(self.second));
+        let done = plan.stages.iter().flatten().map(name).collect();
+        self.handoff.status = plan.status.or(self.handoff.status.take());
+        (self.phase(), done)
     }
 
     /// Passes until nothing changes; what is to be done then.

@@ -34,7 +34,35 @@ pub(super) struct Giver<'a> {
     pub since: Option<Timestamp>,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn old_holder(&self) -> Giver<'a> {
+        let seen = self.seen;
+        let on_stuck = seen.gpu.as_ref().map(|gpu| gpu.spec.on_stuck.clone()).unwrap_or_default();
+        let party = seen.from.as_ref();
+        let since = self.status.started_at.as_ref().map(|at| at.0);
+        Giver { party, plan: steps::release_plan(party, &on_stuck), back: false, since }
+    }
+
+    /// The old holder is being stopped, or may be: nobody remembers whether the stop was begun. It goes on whoever calls it off.
+    pub(super) fn is_stopping(&self) -> bool {
+        let running = self.status.steps.last().filter(|step| step.outcome == StepOutcome::Running);
+        let index = running.filter(|step| step.stage == StepStage::Release).map(|_| self.status.steps.len() - 1);
+        let plan = self.old_holder().plan;
+        index.and_then(|index| plan.get(index)).is_some_and(|step| step.stop.is_some() || step.kill.is_some())
+    }
+
+    /// The way back begins when the stop has ended, within its own time-out: until then nobody knows what it stops.
+    pub(super) fn await_stop(&mut self) {
+        let giver = self.old_holder();
+        let mut list = std::mem::take(&mut self.status.steps);
+        let index = count(&list, StepStage::Release).saturating_sub(1);
+        if let Some(step) = list.last_mut() {
+            // That it failed, too, is an end.
+            self.give_step(step, index, &giver);
+        }
+        self.status.steps = list;
+    }
+
     pub(super) fn releasing(&mut self) {
         if !self.is_let_in() {
             return self.lost();
@@ -42,10 +70,7 @@ impl Pass<'_> {
         if let Some((reason, why)) = self.wished_end() {
             return self.begin_rollback(reason, &why);
         }
-        let on_stuck = self.gpu().map(|gpu| gpu.spec.on_stuck.clone()).unwrap_or_default();
-        let party = self.seen.from.as_ref();
-        let since = self.status.started_at.as_ref().map(|at| at.0);
-        let giver = Giver { party, plan: steps::release_plan(party, &on_stuck), back: false, since };
+        let giver = self.old_holder();
         let mut list = std::mem::take(&mut self.status.steps);
         let given = self.give(&mut list, &giver);
         self.status.steps = list;
@@ -104,6 +129,7 @@ impl Pass<'_> {
             // Whoever was stopped before has nothing to let go of, and nobody has to be told of it first.
             if next.stop.is_none() && next.kill.is_none() && !steps::runs(party) {
                 close(&mut step, StepOutcome::Skipped, format!("{} does not run", party.holder), self.now);
+                self.looks_again = true;
             }
             list.push(step);
             return Given::UnderWay;
@@ -132,9 +158,10 @@ impl Pass<'_> {
     fn give_step(&mut self, step: &mut HandoffStep, index: usize, giver: &Giver) -> Given {
         let (Some(declared), Some(party)) = (giver.plan.get(index), giver.party) else {
             close(step, StepOutcome::Failed, "the workload is gone, or has other steps now", self.now);
+            self.looks_again = true;
             return Given::UnderWay;
         };
-        match self.seen.answer.clone() {
+        match self.answer.take() {
             None => {
                 let key = StepKey { back: giver.back, stage: StepStage::Release, index };
                 let job = Job::Release(Box::new(declared.clone()), Box::new(party.clone()));
@@ -142,9 +169,9 @@ impl Pass<'_> {
             }
             // The runner holds to the step's own time-out.
             Some(Answer::UnderWay) => {}
-            Some(Answer::Done(Ok(message))) => close(step, StepOutcome::Succeeded, message, self.now),
+            Some(Answer::Done(Ok(message))) => close(step, StepOutcome::Succeeded, message, self.answered_at()),
             Some(Answer::Done(Err(why))) => {
-                close(step, StepOutcome::Failed, &why, self.now);
+                close(step, StepOutcome::Failed, &why, self.answered_at());
                 if declared.required {
                     return Given::Refused(format!("{} failed: {why}", step.name));
                 }

@@ -8,13 +8,16 @@
 //! 4. `SignalingRecipient`: the new holder's acquire steps.
 //! 5. `Completed`; a claim of the new holder stands, so that who should hold the card is who does.
 //!
-//! Any failure rolls back: before 3 the old holder's acquire steps run; after it the new holder is stopped first, and the lease
-//! goes back. It ends `Failed` or `Cancelled`, and says what putting back came to.
+//! Any failure rolls back, and so does who calls it off before 5, but for the moment of 3: before it the old holder's acquire
+//! steps run, once a stop that is under way has ended; after it the new holder is stopped first, and the lease goes back. It ends
+//! `Failed` or `Cancelled`, and says what putting back came to.
 //!
 //! Guarantees: the lease moves only after the proof; a crash after any line resumes from the status and from what is seen.
 //! Assumption: steps are idempotent, for after a crash the one that was under way is done again.
 
 mod back;
+#[cfg(test)]
+mod back_tests;
 pub mod decide;
 pub mod fit;
 #[cfg(test)]
@@ -71,7 +74,12 @@ impl<O: Objects> HandoffReconciler<O> {
         Self {
             objects: context.objects.clone(),
             containers: context.containers.clone(),
-            runner: Runner::new(context.containers.clone(), context.peers.clone(), wakeups.clone()),
+            runner: Runner::new(
+                context.containers.clone(),
+                context.peers.clone(),
+                context.clock.clone(),
+                wakeups.clone(),
+            ),
             sampler: context.gpus.clone().map(sampler),
         }
     }

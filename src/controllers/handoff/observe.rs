@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
@@ -12,12 +13,12 @@ use super::{
     steps,
 };
 use crate::{
-    adapters::containers::Container,
+    adapters::containers::{Container, EngineError, EngineResult},
     api::{
         gpu::{CleanupPolicy, Gpu, GpuProcess, GpuStatus, Holder, HolderKind, RequiredProof},
         gpuclaim::GpuClaim,
-        handoff::Handoff,
-        quantity,
+        handoff::{Handoff, HandoffPhase},
+        label, quantity,
         workload::{Variant, Workload},
     },
     controllers::{
@@ -40,6 +41,8 @@ pub struct Observed {
     pub to: Option<Party>,
     /// Of the step that the status says is running; None: nobody is at it.
     pub answer: Option<Answer>,
+    /// When that answer came.
+    pub answered_at: Option<Timestamp>,
     /// None: no driver can be asked.
     pub proof: Option<Proof>,
     /// A claim of `to` for this card stands.
@@ -81,17 +84,30 @@ impl<O: Objects> HandoffReconciler<O> {
         let name = ObjectName { namespace: None, name: handoff.spec.gpu.clone() };
         let mut observed = Observed { gpu: self.objects.get::<Gpu>(&name).await.map_err(read)?, ..Observed::default() };
         observed.other_runs = self.other(handoff, observed.gpu.as_deref()).await.map_err(read)?;
-        let containers = self.containers.list(None).await.map_err(engine)?;
-        observed.from = self.party(handoff.spec.from.as_ref(), &containers).await?;
-        observed.to = self.party(handoff.spec.to.as_ref(), &containers).await?;
+        let own = name_of(handoff);
+        let running = decide::running(handoff);
+        if handoff.status.as_ref().is_some_and(|status| status.rollback.is_some()) {
+            self.runner.keep_only(&own, running);
+        }
+        // Before the engine is asked: what it lists is then as it was left by the step, or younger.
+        observed.answer = running.and_then(|key| self.runner.answer(&own, key));
+        let done = running.filter(|_| matches!(observed.answer, Some(Answer::Done(_))));
+        observed.answered_at = done.and_then(|key| self.runner.answered_at(&own, key));
+        let bearing = bearing(handoff, observed.gpu.as_deref());
+        observed.from = self.party(handoff.spec.from.as_ref()).await?;
+        observed.to = self.party(handoff.spec.to.as_ref()).await?;
+        let containers = self.listed(bearing, observed.to.as_ref()).await.map_err(engine)?;
+        for party in [&mut observed.from, &mut observed.to].into_iter().flatten() {
+            party.containers = self.containers_of(party, &containers, bearing).await.map_err(engine)?;
+        }
         if let (Some(to), Some(gpu)) = (&handoff.spec.to, &observed.gpu) {
             let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;
             observed.claim_stands = claim_stands(to, gpu, &claims);
             observed.claim_ended = claim_ended(handoff, gpu, &claims);
         }
-        observed.answer = decide::running(handoff).and_then(|key| self.runner.answer(&name_of(handoff), key));
         observed.proof = self.proof(handoff, &observed, &containers);
-        if observed.gpu.as_ref().is_some_and(|gpu| gpu.spec.cleanup.proof == RequiredProof::EngineOnly) {
+        let by_engine = observed.gpu.as_ref().is_some_and(|gpu| gpu.spec.cleanup.proof == RequiredProof::EngineOnly);
+        if by_engine && bearing == Bearing::Everybody {
             let leaves = match decide::leaver(handoff, observed.gpu.as_deref()) {
                 Leaver::To => &observed.to,
                 Leaver::From | Leaver::Nobody => &observed.from,
@@ -113,12 +129,12 @@ impl<O: Objects> HandoffReconciler<O> {
         Ok(found.filter(|h| !h.status.as_ref().is_some_and(|s| s.phase.is_terminal())).map(|_| full))
     }
 
-    async fn party(&self, holder: Option<&Holder>, all: &[Container]) -> Result<Option<Party>, PassError> {
+    /// Without its containers.
+    async fn party(&self, holder: Option<&Holder>) -> Result<Option<Party>, PassError> {
         let Some(holder) = holder.filter(|h| h.kind == HolderKind::Workload) else { return Ok(None) };
         let name = ObjectName { namespace: Some(holder.namespace.clone()), name: holder.name.clone() };
         let read = |source| PassError::Objects { doing: "read the workload", source };
         let Some(workload) = self.objects.get::<Workload>(&name).await.map_err(read)? else { return Ok(None) };
-        let containers = self.containers_of(&workload, holder, all).await?;
         let mut peers = Vec::new();
         for peer in steps::peers(&workload) {
             let found = self.objects.get::<Workload>(&ObjectName { name: peer.clone(), ..name.clone() }).await;
@@ -127,20 +143,25 @@ impl<O: Objects> HandoffReconciler<O> {
             let adopted = found.as_ref().and_then(|w| steps::adopted(w, active)).map(str::to_owned);
             peers.push(Neighbour { name: peer, active, adopted });
         }
-        Ok(Some(Party { holder: holder.clone(), workload, containers, peers }))
+        Ok(Some(Party { holder: holder.clone(), workload, containers: Vec::new(), peers }))
     }
 
-    async fn containers_of(
-        &self,
-        workload: &Workload,
-        holder: &Holder,
-        all: &[Container],
-    ) -> Result<Vec<Container>, PassError> {
-        let uid = workload.metadata.uid.as_deref().unwrap_or_default();
-        let is_ours = |c: &&Container| names::owner(c) == Some(uid) && names::variant(c) == Some(holder.variant);
+    async fn listed(&self, bearing: Bearing, to: Option<&Party>) -> EngineResult<Vec<Container>> {
+        match (bearing, to) {
+            (Bearing::Everybody, _) => self.containers.list(None).await,
+            (Bearing::Recipient, Some(to)) => {
+                self.containers.list(Some((label::OWNER_UID, Some(uid(&to.workload))))).await
+            }
+            (Bearing::Recipient, None) | (Bearing::Nobody, _) => Ok(Vec::new()),
+        }
+    }
+
+    async fn containers_of(&self, party: &Party, all: &[Container], bearing: Bearing) -> EngineResult<Vec<Container>> {
+        let (workload, variant) = (&*party.workload, party.holder.variant);
+        let is_ours = |c: &&Container| names::owner(c) == Some(uid(workload)) && names::variant(c) == Some(variant);
         let mut ours: Vec<_> = all.iter().filter(is_ours).cloned().collect();
-        if let Some(adopted) = steps::adopted(workload, holder.variant) {
-            let found = self.containers.inspect(adopted).await.map_err(engine)?;
+        if let Some(adopted) = steps::adopted(workload, variant).filter(|_| bearing != Bearing::Nobody) {
+            let found = self.containers.inspect(adopted).await?;
             ours.extend(found.filter(|c| c.name == adopted));
         }
         Ok(ours)
@@ -153,8 +174,40 @@ impl<O: Objects> HandoffReconciler<O> {
         let Some(subject) = subject(handoff, gpu, observed.from.as_ref(), observed.to.as_ref(), all) else {
             return sampler.rest(&name);
         };
-        Some(sampler.watch(&name, subject))
+        let after = observed.answered_at.or_else(|| decide::last_release(handoff));
+        Some(sampler.watch(&name, subject, after))
     }
+}
+
+/// Whose containers a pass has to see. The engine is not asked for more: it has its hands full with the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bearing {
+    /// It waits for the gpu controller.
+    Nobody,
+    /// It waits for the new holder.
+    Recipient,
+    /// Somebody is to be seen leaving the card, and whoever else is on it is known by its container.
+    Everybody,
+}
+
+fn bearing(handoff: &Handoff, gpu: Option<&Gpu>) -> Bearing {
+    let status = handoff.status.as_ref();
+    let turns_back = status.is_some_and(|status| status.rollback.is_some());
+    match status.map(|status| status.phase).unwrap_or_default() {
+        _ if turns_back => Bearing::Everybody,
+        HandoffPhase::Initiated if decide::is_let_in(handoff, gpu) => Bearing::Everybody,
+        HandoffPhase::TransferringOwnership if status.is_some_and(|status| decide::has_moved(status, gpu)) => {
+            Bearing::Recipient
+        }
+        HandoffPhase::Initiated | HandoffPhase::TransferringOwnership => Bearing::Nobody,
+        HandoffPhase::ReleasingGpu | HandoffPhase::WaitingCudaCleanup => Bearing::Everybody,
+        HandoffPhase::SignalingRecipient => Bearing::Recipient,
+        HandoffPhase::Completed | HandoffPhase::Failed | HandoffPhase::Cancelled => Bearing::Nobody,
+    }
+}
+
+fn uid(workload: &Workload) -> &str {
+    workload.metadata.uid.as_deref().unwrap_or_default()
 }
 
 fn stands(claim: &GpuClaim, gpu: &Gpu) -> bool {
@@ -211,7 +264,6 @@ pub fn subject(
         floor_mib: mib(&gpu.spec.cleanup.free_below) + gpu.spec.reserve.as_deref().map_or(0, mib),
         samples: gpu.spec.cleanup.samples as usize,
         interval_ms: gpu.spec.cleanup.interval_ms,
-        after: decide::last_release(handoff),
     })
 }
 
@@ -221,6 +273,6 @@ fn pids_of(status: &GpuStatus, holder: &Holder) -> Vec<u32> {
     status.processes.iter().filter(its).map(|p| p.pid).collect()
 }
 
-fn engine(error: crate::adapters::containers::EngineError) -> PassError {
+fn engine(error: EngineError) -> PassError {
     PassError::Effect { doing: "look at the holders' containers".to_owned(), source: Box::new(error) }
 }

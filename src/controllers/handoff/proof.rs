@@ -33,14 +33,12 @@ pub struct Subject {
     pub floor_mib: u64,
     pub samples: usize,
     pub interval_ms: u32,
-    /// When the last step ended: what was seen before proves nothing about it, and is begun anew.
-    pub after: Option<Timestamp>,
 }
 
 /// What sampling has shown so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Proof {
-    /// When the first of the last `samples` samples was taken, if all of them were free.
+    /// When the first of the last `samples` samples was begun, if all of them were free.
     pub free_since: Option<Timestamp>,
     pub curve: Vec<MemorySample>,
     pub pids: Vec<u32>,
@@ -135,7 +133,6 @@ mod tests {
             floor_mib: 500,
             samples: 3,
             interval_ms: 15,
-            after: None,
         }
     }
 

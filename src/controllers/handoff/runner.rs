@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
     task::AbortHandle,
@@ -26,7 +27,7 @@ use crate::{
     },
     controllers::workload::names,
     registry::ObjectName,
-    runtime::{reconciler::name_of, supervisor::caught, wakeups::Wakeups},
+    runtime::{clock::Clock, reconciler::name_of, supervisor::caught, wakeups::Wakeups},
 };
 
 /// Between attempts at a peer that does not answer.
@@ -58,31 +59,64 @@ pub struct Runner {
 }
 
 type Name = (Option<String>, String);
-type Steps = HashMap<Name, HashMap<StepKey, (Answer, AbortHandle)>>;
+type Steps = HashMap<Name, HashMap<StepKey, Run>>;
+
+struct Run {
+    answer: Answer,
+    answered_at: Option<Timestamp>,
+    task: AbortHandle,
+}
 
 struct Shared {
     containers: Arc<dyn Containers>,
     peers: Arc<dyn Peers>,
+    clock: Arc<dyn Clock>,
     wakeups: Wakeups,
     steps: Mutex<Steps>,
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        for (_, (_, task)) in self.shared.lock().drain().flat_map(|(_, steps)| steps) {
-            task.abort();
+        for (_, run) in self.shared.lock().drain().flat_map(|(_, steps)| steps) {
+            run.task.abort();
         }
     }
 }
 
 impl Runner {
-    pub fn new(containers: Arc<dyn Containers>, peers: Arc<dyn Peers>, wakeups: Wakeups) -> Self {
-        Self { shared: Arc::new(Shared { containers, peers, wakeups, steps: Mutex::default() }) }
+    pub fn new(
+        containers: Arc<dyn Containers>,
+        peers: Arc<dyn Peers>,
+        clock: Arc<dyn Clock>,
+        wakeups: Wakeups,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { containers, peers, clock, wakeups, steps: Mutex::default() }) }
     }
 
+    /// None: nobody is at it.
     pub fn answer(&self, name: &ObjectName, key: StepKey) -> Option<Answer> {
         let name = (name.namespace.clone(), name.name.clone());
-        self.shared.lock().get(&name)?.get(&key).map(|(answer, _)| answer.clone())
+        self.shared.lock().get(&name)?.get(&key).map(|run| run.answer.clone())
+    }
+
+    /// None: there is no answer yet.
+    pub fn answered_at(&self, name: &ObjectName, key: StepKey) -> Option<Timestamp> {
+        let name = (name.namespace.clone(), name.name.clone());
+        self.shared.lock().get(&name)?.get(&key)?.answered_at
+    }
+
+    /// Gives up whatever else it is at for this handoff: a peer that is asked again and again must not be told on the way
+    /// back what was to be told on the way there.
+    pub fn keep_only(&self, name: &ObjectName, key: Option<StepKey>) {
+        let mut steps = self.shared.lock();
+        let Some(of_handoff) = steps.get_mut(&(name.namespace.clone(), name.name.clone())) else { return };
+        of_handoff.retain(|at, run| {
+            let keeps = Some(*at) == key || run.answer != Answer::UnderWay;
+            if !keeps {
+                run.task.abort();
+            }
+            keeps
+        });
     }
 
     /// Returns at once. A step that has been begun is not begun again.
@@ -94,19 +128,20 @@ impl Runner {
             let shared = self.shared.clone();
             let task = tokio::spawn(async move {
                 let result = caught(shared.carry_out(&job)).await.unwrap_or_else(Err);
-                if let Some((answer, _)) = shared.lock().get_mut(&name).and_then(|steps| steps.get_mut(&key)) {
-                    *answer = Answer::Done(result);
+                let answered_at = Some(shared.clock.now());
+                if let Some(run) = shared.lock().get_mut(&name).and_then(|steps| steps.get_mut(&key)) {
+                    (run.answer, run.answered_at) = (Answer::Done(result), answered_at);
                 }
                 shared.wakeups.wake(&object);
             });
-            (Answer::UnderWay, task.abort_handle())
+            Run { answer: Answer::UnderWay, answered_at: None, task: task.abort_handle() }
         });
     }
 
     pub fn forget(&self, name: &ObjectName) {
         let gone = self.shared.lock().remove(&(name.namespace.clone(), name.name.clone()));
-        for (_, task) in gone.into_iter().flat_map(HashMap::into_values) {
-            task.abort();
+        for run in gone.into_iter().flat_map(HashMap::into_values) {
+            run.task.abort();
         }
     }
 }

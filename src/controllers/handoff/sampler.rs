@@ -39,9 +39,11 @@ struct Shared {
 
 struct Flight {
     subject: Subject,
+    /// When the last step ended: what was seen before proves nothing about it.
+    after: Option<Timestamp>,
     proof: Proof,
-    /// Of the free samples in a row, the last `samples`.
-    free: VecDeque<Timestamp>,
+    /// Of the free samples in a row, the last `samples`, with the time at which each was begun.
+    free: VecDeque<(Timestamp, GpuSample)>,
     stride: SignedDuration,
     task: AbortHandle,
 }
@@ -59,34 +61,38 @@ impl Sampler {
         Self { shared: Arc::new(Shared { gpus, clock, wakeups, flights: Mutex::default() }) }
     }
 
-    /// Begins, or goes on with what is now waited for; answers what has been seen.
-    pub fn watch(&self, name: &ObjectName, subject: Subject) -> Proof {
+    /// Begins, or goes on with what is now waited for; answers what has been seen. Wakes the handoff when the samples prove the
+    /// card free since `after`.
+    pub fn watch(&self, name: &ObjectName, subject: Subject, after: Option<Timestamp>) -> Proof {
         let key = (name.namespace.clone(), name.name.clone());
         let mut flights = self.shared.lock();
         let flight = flights.entry(key).or_insert_with(|| Flight {
             subject: subject.clone(),
+            after,
             proof: Proof::default(),
             free: VecDeque::new(),
             stride: SignedDuration::ZERO,
             task: tokio::spawn(run(self.shared.clone(), name.clone())).abort_handle(),
         });
-        if flight.subject != subject || flight.task.is_finished() {
-            flight.subject = subject;
+        flight.after = after;
+        if flight.task.is_finished() {
             flight.free.clear();
-            flight.proof.free_since = None;
         }
+        flight.wait_for(subject);
         if flight.task.is_finished() {
             flight.task = tokio::spawn(run(self.shared.clone(), name.clone())).abort_handle();
         }
         flight.proof.clone()
     }
 
-    /// Nobody is waited for: the card is left alone. What had been seen.
+    /// Nobody is waited for: the card is left alone. What had been seen; of whoever is waited for next it proves nothing.
     pub fn rest(&self, name: &ObjectName) -> Option<Proof> {
         let key = (name.namespace.clone(), name.name.clone());
-        let flights = self.shared.lock();
-        let flight = flights.get(&key)?;
+        let mut flights = self.shared.lock();
+        let flight = flights.get_mut(&key)?;
         flight.task.abort();
+        flight.free.clear();
+        flight.conclude();
         Some(flight.proof.clone())
     }
 
@@ -102,13 +108,16 @@ async fn run(shared: Arc<Shared>, name: ObjectName) {
     let mut told = tokio::time::Instant::now();
     loop {
         let Some(subject) = shared.lock().get(&key).map(|flight| flight.subject.clone()) else { return };
+        // Before it is asked: what is seen may be as old as the question.
+        let begun = shared.clock.now();
         let sample = match timeout(DEADLINE, shared.gpus.sample(&subject.uuid)).await {
             Ok(Ok(sample)) => Ok(sample),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the driver does not answer within {DEADLINE:?}")),
         };
-        let now = shared.clock.now();
-        let Some(news) = shared.lock().get_mut(&key).map(|flight| flight.take(sample, &subject, now)) else { return };
+        let Some(news) = shared.lock().get_mut(&key).map(|flight| flight.take(sample, &subject.uuid, begun)) else {
+            return;
+        };
         if news || told.elapsed() >= SLOW {
             told = tokio::time::Instant::now();
             shared.wakeups.wake(&name);
@@ -119,32 +128,58 @@ async fn run(shared: Arc<Shared>, name: ObjectName) {
 }
 
 impl Flight {
-    /// Whether it has come to be proven, or is no longer.
-    fn take(&mut self, sample: Result<GpuSample, String>, subject: &Subject, now: Timestamp) -> bool {
-        // Taken for what was waited for before.
-        if self.subject != *subject {
-            return false;
-        }
-        let before = self.proof.free_since.is_some();
-        self.proof.blocker = match &sample {
-            Ok(sample) => proof::blocker(sample, subject),
-            Err(why) => Some(why.clone()),
-        };
-        if let Ok(sample) = &sample {
-            self.proof.pids = sample.processes.iter().flatten().map(|p| p.pid).collect();
-            if let Some(used_mib) = sample.memory_used_mib {
-                self.point(MemorySample { at: MicroTime(now), used_mib });
+    /// What was seen is judged anew by what is known now: that the engine or the card's status has news of somebody does not
+    /// begin it again.
+    fn wait_for(&mut self, subject: Subject) {
+        if self.subject != subject {
+            if self.subject.uuid != subject.uuid {
+                self.free.clear();
             }
+            self.subject = subject;
+            let blocked = self.free.iter().rposition(|(_, sample)| proof::blocker(sample, &self.subject).is_some());
+            self.free.drain(..blocked.map_or(0, |last| last + 1));
         }
-        match self.proof.blocker {
-            Some(_) => self.free.clear(),
-            None => self.free.push_back(now),
-        }
-        while self.free.len() > subject.samples {
+        self.conclude();
+    }
+
+    fn conclude(&mut self) {
+        while self.free.len() > self.subject.samples {
             self.free.pop_front();
         }
-        self.proof.free_since = self.free.front().copied().filter(|_| self.free.len() >= subject.samples);
-        self.proof.free_since.is_some() != before
+        let enough = self.free.len() >= self.subject.samples;
+        self.proof.free_since = self.free.front().map(|(begun, _)| *begun).filter(|_| enough);
+    }
+
+    /// Whether it has come to be proven, or is no longer.
+    fn take(&mut self, sample: Result<GpuSample, String>, uuid: &str, begun: Timestamp) -> bool {
+        // Of the card that was waited for before.
+        if self.subject.uuid != uuid {
+            return false;
+        }
+        let before = self.is_proven();
+        self.proof.blocker = match &sample {
+            Ok(sample) => proof::blocker(sample, &self.subject),
+            Err(why) => Some(why.clone()),
+        };
+        match sample {
+            Ok(sample) => {
+                self.proof.pids = sample.processes.iter().flatten().map(|p| p.pid).collect();
+                if let Some(used_mib) = sample.memory_used_mib {
+                    self.point(MemorySample { at: MicroTime(begun), used_mib });
+                }
+                match self.proof.blocker {
+                    Some(_) => self.free.clear(),
+                    None => self.free.push_back((begun, sample)),
+                }
+            }
+            Err(_) => self.free.clear(),
+        }
+        self.conclude();
+        self.is_proven() != before
+    }
+
+    fn is_proven(&self) -> bool {
+        self.proof.free_since.is_some_and(|since| self.after.is_none_or(|after| since >= after))
     }
 
     fn point(&mut self, sample: MemorySample) {

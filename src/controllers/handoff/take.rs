@@ -40,6 +40,12 @@ impl Pass<'_> {
             return self.begin_rollback(HandoffReason::RecipientFailed, &format!("{to} is gone"));
         }
         let taker = Taker { party, plan: steps::acquire_plan(party), back: false };
+        // Once it has taken the card there is nothing left to call off: its claim may stand.
+        let takes = self.status.steps.last().is_some_and(|step| step.outcome == StepOutcome::Running)
+            || count(&self.status.steps, StepStage::Acquire) < taker.plan.len();
+        if let Some((reason, why)) = self.called_off().filter(|_| takes) {
+            return self.begin_rollback(reason, &why);
+        }
         let mut list = std::mem::take(&mut self.status.steps);
         let taken = self.take(&mut list, &taker);
         self.status.steps = list;
@@ -87,8 +93,9 @@ impl Pass<'_> {
         let until = plus(step.started_at.as_ref().map_or(self.now, |at| at.0), declared.timeout_seconds);
         let answer = match declared.start {
             Some(_) => started(party, self.now >= until, declared.timeout_seconds),
-            None => self.seen.answer.clone(),
+            None => self.answer.take(),
         };
+        let at = if declared.start.is_some() { self.now } else { self.answered_at() };
         match answer {
             None => {
                 let key = StepKey { back: taker.back, stage: StepStage::Acquire, index };
@@ -98,9 +105,9 @@ impl Pass<'_> {
             // Nobody else tells that its time is up; of every other step the runner does.
             Some(Answer::UnderWay) if declared.start.is_some() => self.wake(until),
             Some(Answer::UnderWay) => {}
-            Some(Answer::Done(Ok(message))) => close(step, StepOutcome::Succeeded, message, self.now),
+            Some(Answer::Done(Ok(message))) => close(step, StepOutcome::Succeeded, message, at),
             Some(Answer::Done(Err(why))) => {
-                close(step, StepOutcome::Failed, &why, self.now);
+                close(step, StepOutcome::Failed, &why, at);
                 if declared.required && !taker.back {
                     return Taken::Failed(format!("{} failed: {why}", step.name));
                 }
