@@ -14,18 +14,12 @@ use futures::{
 };
 use gaia::{
     adapters::simulated::{peers::SimulatedPeers, probes::SimulatedProbes},
-    api::{
-        self,
-        gpu::{Gpu, Holder, HolderKind},
-        gpuclaim::GpuClaim,
-        handoff::Handoff,
-        workload::Workload,
-    },
+    api::{self, gpu::Gpu, gpuclaim::GpuClaim, handoff::Handoff, workload::Workload},
     controllers::{
         Context,
         gpu::GpuReconciler,
         gpuclaim::GpuClaimReconciler,
-        handoff::HandoffReconciler,
+        handoff::{HandoffReconciler, wakes},
         promotion::PromotionReconciler,
         workload::{WorkloadReconciler, hints::Hints},
     },
@@ -201,13 +195,8 @@ fn workloads<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec
         let uses = |w: &Workload| w.spec.gpu.as_ref().is_some_and(|gpu| gpu.members.contains(&name));
         store.state().iter().filter(|w| uses(w)).map(|w| Wake::One(name_of(&**w))).collect()
     };
-    let sides = |handoff: &Handoff| {
-        let named = |h: &Holder| ObjectName { namespace: Some(h.namespace.clone()), name: h.name.clone() };
-        let sides = handoff.spec.from.iter().chain(&handoff.spec.to);
-        sides.filter(|h| h.kind == HolderKind::Workload).map(|h| Wake::One(named(h))).collect()
-    };
     let follow_cards = followed(context, &wakeups, users);
-    let follow_handoffs = followed(context, &wakeups, sides);
+    let follow_handoffs = followed(context, &wakeups, wakes::of_handoff_on_sides);
     let reconciler = WorkloadReconciler::new(context, &wakeups);
     let on_deletion = |world: &World, workload: &Workload| oracle::on_deletion(world, &workload.name_any());
     let queue = controller(world, context, reconciler, wakeups, writer, on_deletion);
@@ -219,14 +208,13 @@ fn workloads<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec
 
 fn cards<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
     let wakeups = Wakeups::default();
-    let card = |handoff: &Handoff| vec![Wake::One(ObjectName { namespace: None, name: handoff.spec.gpu.clone() })];
     let members = |workload: &Workload| {
         let members = workload.spec.gpu.iter().flat_map(|gpu| gpu.members.clone());
         members.map(|name| Wake::One(ObjectName { namespace: None, name })).collect()
     };
     vec![
         followed(context, &wakeups, |_: &GpuClaim| vec![Wake::Everything]),
-        followed(context, &wakeups, card),
+        followed(context, &wakeups, wakes::of_handoff_on_card),
         followed(context, &wakeups, members),
         controller(world, context, GpuReconciler::new(context), wakeups, Writer::new(()), |_, _| ()).boxed_local(),
     ]
@@ -242,15 +230,24 @@ fn claims<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Ta
 
 fn handoffs<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
     let wakeups = Wakeups::default();
-    let users = |workload: &Workload| match &workload.spec.gpu {
-        Some(_) => vec![Wake::Everything],
-        None => Vec::new(),
+    let writer = Writer::new(());
+    let store = writer.as_reader();
+    let known = move || store.state();
+    let of_card = {
+        let known = known.clone();
+        move |gpu: &Gpu| wakes::of_card(gpu, &known())
     };
+    let of_claim = {
+        let known = known.clone();
+        move |claim: &GpuClaim| wakes::of_claim(claim, &known())
+    };
+    let of_workload = move |workload: &Workload| wakes::of_workload(workload, &known());
     let reconciler = HandoffReconciler::new(context, &wakeups);
     vec![
-        followed(context, &wakeups, |_: &Gpu| vec![Wake::Everything]),
-        followed(context, &wakeups, users),
-        controller(world, context, reconciler, wakeups, Writer::new(()), |_, _| ()).boxed_local(),
+        followed(context, &wakeups, of_card),
+        followed(context, &wakeups, of_claim),
+        followed(context, &wakeups, of_workload),
+        controller(world, context, reconciler, wakeups, writer, |_, _| ()).boxed_local(),
     ]
 }
 

@@ -35,7 +35,7 @@ use self::{
     decide::{Observed, Unread},
     leases::Action,
 };
-use super::Context;
+use super::{Context, handoff::wakes};
 use crate::{
     adapters::{
         containers::{Container, Containers, EngineResult},
@@ -204,10 +204,10 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
 pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     let reconciler = GpuReconciler::new(context);
     let mut gpus = controller::start("gpus", reconciler, Wakeups::default(), context.basis(), supervisor);
-    let one = |name: &String| Wake::One(ObjectName { namespace: None, name: name.clone() });
     gpus.follow("gpu-claims-followed", |_: &GpuClaim| vec![Wake::Everything]);
-    gpus.follow("gpu-handoffs-followed", move |handoff: &Handoff| vec![one(&handoff.spec.gpu)]);
-    gpus.follow("gpu-workloads-followed", move |workload: &Workload| {
-        workload.spec.gpu.iter().flat_map(|gpu| &gpu.members).map(one).collect()
+    gpus.follow("gpu-handoffs-followed", wakes::of_handoff_on_card);
+    gpus.follow("gpu-workloads-followed", |workload: &Workload| {
+        let members = workload.spec.gpu.iter().flat_map(|gpu| &gpu.members);
+        members.map(|name| Wake::One(ObjectName { namespace: None, name: name.clone() })).collect()
     });
 }

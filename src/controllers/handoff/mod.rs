@@ -31,6 +31,7 @@ pub mod steps;
 mod take;
 #[cfg(test)]
 mod tests;
+pub mod wakes;
 
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ use crate::{
         objects::Objects,
         reconciler::{PassError, Plan, Reconciler},
         supervisor::Supervisor,
-        wakeups::{Wake, Wakeups},
+        wakeups::Wakeups,
     },
 };
 
@@ -160,10 +161,15 @@ pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
     let wakeups = Wakeups::default();
     let reconciler = HandoffReconciler::new(context, &wakeups);
     let mut handoffs = controller::start("handoffs", reconciler, wakeups, context.basis(), supervisor);
-    // Few are under way at a time, and one that has ended is looked at and left.
-    handoffs.follow("handoff-cards-followed", |_: &Gpu| vec![Wake::Everything]);
-    handoffs.follow("handoff-workloads-followed", |workload: &Workload| match &workload.spec.gpu {
-        Some(_) => vec![Wake::Everything],
-        None => Vec::new(),
+    let store = handoffs.store.clone();
+    let known = move || store.state();
+    handoffs.follow("handoff-cards-followed", {
+        let known = known.clone();
+        move |gpu: &Gpu| wakes::of_card(gpu, &known())
     });
+    handoffs.follow("handoff-claims-followed", {
+        let known = known.clone();
+        move |claim: &GpuClaim| wakes::of_claim(claim, &known())
+    });
+    handoffs.follow("handoff-workloads-followed", move |workload: &Workload| wakes::of_workload(workload, &known()));
 }

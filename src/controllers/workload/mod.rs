@@ -50,13 +50,12 @@ use self::{
     prober::Prober,
     puller::Puller,
 };
-use super::Context;
+use super::{Context, handoff::wakes};
 use crate::{
     adapters::containers::Containers,
     api::{
         FINALIZER,
-        gpu::{Gpu, Holder, HolderKind},
-        handoff::Handoff,
+        gpu::Gpu,
         workload::{Workload, WorkloadStatus},
     },
     registry::ObjectName,
@@ -155,12 +154,7 @@ pub fn spawn<O: Objects>(context: &Context<O>, supervisor: &mut Supervisor) {
         let uses = |w: &Workload| w.spec.gpu.as_ref().is_some_and(|gpu| gpu.members.contains(&name));
         known.state().iter().filter(|w| uses(w)).map(|w| Wake::One(name_of(&**w))).collect()
     });
-    workloads.follow("workload-handoffs-followed", |handoff: &Handoff| {
-        let sides = handoff.spec.from.iter().chain(&handoff.spec.to);
-        let named =
-            |holder: &Holder| ObjectName { namespace: Some(holder.namespace.clone()), name: holder.name.clone() };
-        sides.filter(|h| h.kind == HolderKind::Workload).map(|h| Wake::One(named(h))).collect()
-    });
+    workloads.follow("workload-handoffs-followed", wakes::of_handoff_on_sides);
     let hints = Hints { containers: context.containers.clone(), store, wakeups, metrics: context.metrics.clone() };
     supervisor.spawn(Stage::Controllers, "engine-hints", |shutdown| async move {
         hints.run(shutdown).await;
