@@ -41,6 +41,7 @@ use watcher::Watcher;
 use world::{PRIME, STUDY, World, phase, ready};
 
 const TURNS: usize = 20;
+const GRACE: Duration = Duration::from_secs(10);
 const LEASES: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]
@@ -63,45 +64,99 @@ fn plain(stack: &mut Stack, name: &str) {
     let spec = stack.spec(name);
     spec["gpu"] = json!({"members": ["gpu0"], "releaseSteps": [{"stop": {}}], "acquireSteps": [{"start": {}}]});
     spec["live"]["container"]["args"].as_array_mut().expect("arguments").push(json!("--eager"));
+    spec["stopGraceSeconds"] = json!(GRACE.as_secs());
     spec.as_object_mut().expect("a spec").remove("probes");
+}
+
+type IsOver = fn(&Value) -> bool;
+
+/// What a handoff's time goes into, and the first frame of its watch that ends each.
+const PARTS: [(&str, IsOver); 6] = [
+    ("let in, the stop begun", |handoff| !step(handoff, 0).is_null()),
+    ("release: the stop", |handoff| step(handoff, 0)["outcome"] == "Succeeded"),
+    ("proof", |handoff| phase(handoff) == "TransferringOwnership"),
+    ("lease moved", |handoff| phase(handoff) == "SignalingRecipient"),
+    ("start", |handoff| step(handoff, 1)["outcome"] == "Succeeded"),
+    ("claim and completion", |handoff| phase(handoff) == "Completed"),
+];
+
+fn step(handoff: &Value, index: usize) -> &Value {
+    &handoff["status"]["steps"][index]
 }
 
 /// From the wish to `Completed`; and one container stopped, another started, by the engine's API.
 async fn handoffs(world: &mut World) {
     let engine = DockerEngine::at(&world.engine.host);
-    let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    let raw_pair = RawPair::made(world);
+    let (mut ours, mut raw, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut parts: [Vec<Duration>; PARTS.len()] = Default::default();
     for turn in 0..TURNS {
         let (from, to) = if turn % 2 == 0 { (PRIME, STUDY) } else { (STUDY, PRIME) };
         let name = format!("turn-{turn}");
         let mut watcher = Watcher::connect(&world.host.server, "kind=Handoff").await;
         let begun = Instant::now();
-        let completed = watcher.until("completed", |f| f.name == name && phase(&f.object) == "Completed");
+        let mut ends = Vec::new();
+        let completed = watcher.until("completed", |frame| {
+            if frame.name == name {
+                let ended = PARTS.iter().skip(ends.len()).take_while(|(_, is_over)| is_over(&frame.object)).count();
+                ends.extend(std::iter::repeat_n(begun.elapsed(), ended));
+            }
+            ends.len() == PARTS.len()
+        });
         tokio::join!(world.wish(&name, from, to), completed);
-        ours.push(begun.elapsed());
+        let mut before = Duration::ZERO;
+        for (part, end) in parts.iter_mut().zip(&ends) {
+            part.push(*end - before);
+            before = *end;
+        }
         world.settled(to).await;
-        raw.push(stop_and_start(world, &engine, turn).await);
+        let alone = raw_pair.change_over(&engine, turn).await;
+        ratios.push(before.as_secs_f64() / alone.as_secs_f64());
+        ours.push(before);
+        raw.push(alone);
     }
     println!("handoff: stop one container, prove its memory free, move the lease, start the other");
     tell("  gaia", &mut ours);
+    for ((what, _), part) in PARTS.iter().zip(&mut parts) {
+        tell(&format!("    {what}"), part);
+    }
     tell("  docker stop + start alone", &mut raw);
-    println!("  ratio of the medians         {:.2}", median(&ours).as_secs_f64() / median(&raw).as_secs_f64());
+    println!("  ratio of the medians         {:>7.2}", median(&ours).as_secs_f64() / median(&raw).as_secs_f64());
+    ratios.sort_by(f64::total_cmp);
+    println!("  median of the turns' ratios  {:>7.2}", ratios[ratios.len() / 2]);
 }
 
-/// Of two containers that gaia does not know, made from the same image.
-async fn stop_and_start(world: &World, engine: &DockerEngine, turn: usize) -> Duration {
-    let names = ["raw-a", "raw-b"];
-    if turn == 0 {
-        for name in names {
-            world.host.docker(&["create", "--name", name, "--gpus", "device=0", &world.host.image, "serve"]);
+/// Two containers that gaia does not know, with all that the stack's have: its image, network, mount, GPU and arguments. They
+/// hold memory of a card of their own, which nobody looks at.
+struct RawPair {
+    ids: [ContainerId; 2],
+}
+
+impl RawPair {
+    fn made(world: &World) -> Self {
+        let card = world.card.dir.with_file_name("raw-card");
+        for part in ["holders", "manners"] {
+            std::fs::create_dir_all(card.join(part)).expect("a temporary directory");
         }
-        world.host.docker(&["start", names[1]]);
+        let mount = format!("{}:/card", card.display());
+        let ids = ["raw-a", "raw-b"].map(|name| {
+            let flags = ["create", "--name", name, "--gpus", "device=0", "--network", "gaia-default", "-v", &mount];
+            let alias = ["--network-alias", name, &world.host.image];
+            let args = ["serve", "--port", "7777", "--card", "/card", "--name", name, "--eager", "--mib", "10400"];
+            world.host.docker(&[&flags[..], &alias[..], &args[..]].concat());
+            ContainerId(world.host.inspect(name).expect("it was made").id)
+        });
+        world.host.docker(&["start", "raw-b"]);
+        Self { ids }
     }
-    let id = |name: &str| ContainerId(world.host.inspect(name).expect("it was made").id);
-    let (starts, stops) = (id(names[turn % 2]), id(names[(turn + 1) % 2]));
-    let begun = Instant::now();
-    engine.stop(&stops, Duration::from_secs(10)).await.expect("it stops");
-    engine.start(&starts).await.expect("it starts");
-    begun.elapsed()
+
+    /// With the grace that gaia gives.
+    async fn change_over(&self, engine: &DockerEngine, turn: usize) -> Duration {
+        let begun = Instant::now();
+        engine.stop(&self.ids[(turn + 1) % 2], GRACE).await.expect("it stops");
+        engine.start(&self.ids[turn % 2]).await.expect("it starts");
+        begun.elapsed()
+    }
 }
 
 /// From the moment the driver shows free memory until gaia has seen it often enough, and has written so.
