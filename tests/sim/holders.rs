@@ -50,6 +50,8 @@ pub struct Ledger {
     pub moves: usize,
     /// The last that was told of each handoff.
     told: BTreeMap<String, String>,
+    /// By card: the handoff that is about to move its lease, and what had to be gone for that. Its spec may say otherwise since.
+    proven: BTreeMap<String, (String, CleanupPolicy)>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -129,7 +131,10 @@ impl Ledger {
             world.story.tell(format_args!("{name} is held by [{}], token {}", names.join(", "), status.fencing_token));
         }
         for lease in gone {
-            let left = self.left_by(&lease.holder, card.spec.cleanup.policy, residents);
+            let present = card.spec.cleanup.policy;
+            let proven = self.proven.get(&name).map_or(present, |(_, policy)| *policy);
+            let left = [present, proven].map(|policy| self.left_by(&lease.holder, policy, residents));
+            let left = left[0].min(left[1]);
             if left >= FREE_BELOW_MIB {
                 found.push(format!("{name} is taken from {} while it has {left} MiB on it", lease.holder));
             }
@@ -181,6 +186,7 @@ impl Ledger {
 pub fn tell(world: &World, event: Event<Handoff>) {
     let (Event::Apply(handoff) | Event::InitApply(handoff)) = event else { return };
     let status = handoff.status.clone().unwrap_or_default();
+    learn_proof(world, &handoff, status.phase);
     let who = |holder: &Option<Holder>| holder.as_ref().map_or("nobody".to_owned(), ToString::to_string);
     let (name, from, to) = (handoff.name_any(), who(&handoff.spec.from), who(&handoff.spec.to));
     let back = status.rollback.as_ref().map(|rollback| rollback.outcome);
@@ -188,6 +194,22 @@ pub fn tell(world: &World, event: Event<Handoff>) {
     let line = format!("{name} from {from} to {to}: {:?}, back: {back:?} {error}", status.phase);
     if world.ledger().is_news(name, &line) {
         world.story.tell(line);
+    }
+}
+
+fn learn_proof(world: &World, handoff: &Handoff, phase: HandoffPhase) {
+    let (name, gpu) = (handoff.name_any(), &handoff.spec.gpu);
+    let cards = stored::<Gpu>(world, "gpus").unwrap_or_default();
+    let policy = cards.iter().find(|card| card.name_any() == *gpu).map(|card| card.spec.cleanup.policy);
+    let mut ledger = world.ledger();
+    let known = ledger.proven.get(gpu).is_some_and(|(handoff, _)| *handoff == name);
+    match (phase, policy) {
+        (HandoffPhase::TransferringOwnership, Some(policy)) if !known => {
+            ledger.proven.insert(gpu.clone(), (name, policy));
+        }
+        (HandoffPhase::TransferringOwnership, _) => {}
+        _ if known => drop(ledger.proven.remove(gpu)),
+        _ => {}
     }
 }
 

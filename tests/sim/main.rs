@@ -8,7 +8,7 @@
 //! Beside chance there are plans ([`plans`]): every fault at every effect, look and notification of ordinary days, after which
 //! everything must be as if there had been none.
 //!
-//! A failing seed prints its story. `SEED=n cargo test --test sim` replays it, story and all; `SEEDS=n` runs so many.
+//! A failing seed prints its story. `SEED=n cargo test --test sim` replays it, story and all; `SEEDS=n` runs so many, `FROM=n` leaves out those before.
 //! `BUG=name` plants one of [`bugs::Bug`].
 
 mod bugs;
@@ -115,7 +115,8 @@ fn every_seed_is_safe_and_converges() {
         // `replay` runs that one.
         return;
     }
-    match search(0..number("SEEDS").unwrap_or(SEEDS), |number| number, Bug::None) {
+    let seeds = number("FROM").unwrap_or(0)..number("SEEDS").unwrap_or(SEEDS);
+    match search(seeds, |number| number, Bug::None) {
         Ok(count) => println!("{count} seeds"),
         Err(failure) => panic!("{}", failure.tell()),
     }
