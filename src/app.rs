@@ -29,7 +29,7 @@ use crate::{
     config::{self, Config},
     controllers,
     facades::gaia::{self, Delivery, Gaia, Hub, Legacy, Patience, WebTarget},
-    gitops::{self, Gitops, files::real::RealFiles},
+    gitops::{self, Gitops, files::real::RealFiles, git::Repositories},
     registry::{ApiError, Kinds, Registry, ids::RandomIds},
     runtime::{
         clock::{Clock, SystemClock},
@@ -284,7 +284,8 @@ impl Parts {
             made.map_err(|source| StartError::Registry { doing, source: Box::new(source) })?;
         }
         let (registry, clock) = (self.registry.clone(), self.clock.clone());
-        gitops::spawn(supervisor, Gitops { registry, recorder, clock, files: Arc::new(RealFiles) });
+        let repositories = Repositories::new(self.config.data_dir.join("git"), clock.clone());
+        gitops::spawn(supervisor, Gitops { registry, recorder, clock, files: Arc::new(RealFiles), repositories });
         Ok(())
     }
 }

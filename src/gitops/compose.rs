@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    files::Listing,
+    files::{Listing, NO_HOST},
     load::{Document, LoadedFiles},
 };
 use crate::{
@@ -75,6 +75,7 @@ pub fn resolve(loaded: &mut LoadedFiles, listing: &Listing) {
             match found {
                 Ok((project, service)) => {
                     put(&mut document, variant, &reference, &project, &service);
+                    faults.extend(mounts_of_no_host(&document, variant));
                     beside_container.get_or_insert((reference, service));
                 }
                 Err(problems) => {
@@ -144,6 +145,20 @@ fn put(document: &mut Document, variant: &str, reference: &Reference, project: &
     resolved["compose"]["file"] = reference.file.display().to_string().into();
     resolved["compose"]["project"] = project.into();
     *container = resolved;
+}
+
+/// A container cannot mount what is only in a commit.
+fn mounts_of_no_host(document: &Document, variant: &str) -> Option<(String, String)> {
+    let mounts = document.object.pointer(&format!("/spec/{variant}/container/mounts"))?.as_array()?;
+    let sources = mounts.iter().filter_map(|mount| mount.get("source")?.as_str());
+    let found = sources.map(Path::new).find_map(|source| source.strip_prefix(NO_HOST).ok())?;
+    // Without the names of the Source and of the repository.
+    let inside: PathBuf = found.components().skip(2).collect();
+    let message = format!(
+        "it mounts {} of the git repository, which is not on this host: name an absolute path, or keep these files in a directory",
+        if inside.as_os_str().is_empty() { Path::new(".") } else { &inside }.display()
+    );
+    Some((format!("spec.{variant}.container.compose"), message))
 }
 
 /// What the service says that is the Workload's to say, unless that says it.
@@ -272,6 +287,28 @@ mod tests {
         let spec = &loaded.documents[0].object["spec"];
         assert_eq!((&spec["restartPolicy"], &spec["stopGraceSeconds"]), (&json!("Always"), &json!(5)));
         assert_eq!((&spec["dependsOn"], &spec["live"]["container"]["image"]), (&json!([]), &json!("mine")));
+    }
+
+    #[test]
+    fn what_is_only_in_a_commit_cannot_be_mounted() {
+        let mut listing = Listing::empty(Identity("r".to_owned()), Path::new("/gaia.git/prod/hosts/gpu1"));
+        let text = workload("web", "  live:\n    container: {compose: {file: ../c.yaml, service: web}}");
+        listing.files = vec![File { path: "web.yaml".to_owned(), text }];
+        let told = |volume: &str| {
+            let mut listing = listing.clone();
+            let compose = format!("services: {{web: {{image: i, volumes: ['{volume}']}}}}");
+            listing.beside.insert(PathBuf::from("/gaia.git/prod/hosts/c.yaml"), Ok(Some(compose)));
+            listing.beside.insert(PathBuf::from("/gaia.git/prod/hosts/.env"), Ok(None));
+            let loaded = load(&listing, &Kinds::from_crds(&crate::api::crds()).expect("valid"));
+            loaded.errors.iter().map(crate::gitops::status::describe).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told("./etc:/etc/web"),
+            [
+                "web.yaml:6: Workload default/web: it mounts etc of the git repository, which is not on this host: name an absolute path, or keep these files in a directory"
+            ]
+        );
+        assert_eq!(told("/srv/web:/srv"), [""; 0]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files in: every [`Source`](crate::api::source::Source) names a directory, and the objects its files state are kept as they state it.
+//! Files in: every [`Source`](crate::api::source::Source) names a directory or a git repository, and the objects its files state are kept as they state it.
 //!
 //! What a file states, the file owns (server-side apply as manager `gitops`): a change by anyone else is set back, with a
 //! warning that names file and line. What files leave out stays with whoever writes it. What files no longer name is
@@ -17,6 +17,8 @@
 //! | file | question |
 //! |---|---|
 //! | [`files`] | what is in a directory, and when does it change |
+//! | [`git`] | the same for a repository: which commit is it now, what does it say |
+//! | [`origin`] | where files come from, and what a pass takes from there |
 //! | [`load`] | which objects, and what is wrong |
 //! | [`compose`] | what a Workload takes from a Compose file |
 //! | [`others`] | which of them are another Source's |
@@ -34,8 +36,10 @@ pub mod apply;
 mod compose;
 pub mod diff;
 pub mod files;
+pub mod git;
 pub mod history;
 pub mod load;
+mod origin;
 pub mod others;
 mod revisions;
 pub mod run;
@@ -94,5 +98,10 @@ pub async fn ensure_desired(registry: &Registry, directory: &Path) -> ApiResult<
     });
     let options = WriteOptions { field_manager: "gaia".to_owned(), force: true, ..WriteOptions::default() };
     let name = ObjectName { namespace: None, name: DESIRED.to_owned() };
+    // It can be of one of them only, and an apply takes nothing away that others stated.
+    if registry.get(&kind, &name).await.is_ok_and(|source| source.object.pointer("/spec/git").is_some()) {
+        let instead = json!({"spec": {"git": null, "directory": object["spec"]["directory"]}});
+        registry.patch(&kind, &name, Patch::Merge(instead), &options).await?;
+    }
     registry.patch(&kind, &name, Patch::Apply(object), &options).await.map(|_| ())
 }

@@ -24,7 +24,8 @@ pub struct LastRead {
 }
 
 impl LastRead {
-    /// What `listing` says. Most passes are not for the files, and find them as they were.
+    /// What `listing` says. Most passes are not for the files, and find them as they were. What is known of the repository is
+    /// compared too: it changes seldom, and reading once more is harmless.
     pub fn load(last: &mut Option<Self>, listing: &Listing, kinds: Arc<Kinds>) -> LoadedFiles {
         if let Some(last) = last.as_ref().filter(|last| last.listing == *listing && last.kinds.is_same(&kinds)) {
             return last.loaded.clone();

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::git::{Commit, Failure, Known};
 use crate::api::{
     condition::{self, ConditionStatus, READY, RECONCILING},
-    source::{FileError, InventoryEntry, PINNED, SourceReason, SourceStatus},
+    source::{FETCHED, FileError, InventoryEntry, PINNED, SourceReason, SourceStatus},
 };
 
 /// More errors than these are only counted.
@@ -16,9 +17,12 @@ const MOST_ERRORS: usize = 100;
 pub enum Outcome {
     Suspended,
     Unreadable {
+        reason: SourceReason,
         why: String,
         directory: String,
     },
+    /// Nothing of the repository is here yet.
+    Fetching,
     /// What `spec.pin` names cannot be had.
     NoRevision {
         why: String,
@@ -72,11 +76,16 @@ pub fn status(before: &SourceStatus, outcome: Outcome, generation: Option<i64>, 
         Outcome::Suspended => {
             (ConditionStatus::Unknown, SourceReason::Suspended, "nothing is read and nothing changed".to_owned())
         }
-        Outcome::Unreadable { why, directory } => {
+        Outcome::Unreadable { reason, why, directory } => {
             status.errors = vec![FileError { file: ".".to_owned(), line: None, message: format!("{directory} {why}") }];
             let message = format!("{directory} {why}; everything is left as it is");
             condition::clear(&mut status.conditions, PINNED);
-            (ConditionStatus::False, SourceReason::DirectoryUnreadable, message)
+            (ConditionStatus::False, reason, message)
+        }
+        Outcome::Fetching => {
+            condition::clear(&mut status.conditions, PINNED);
+            let message = "the repository is being fetched for the first time".to_owned();
+            (ConditionStatus::Unknown, SourceReason::Fetching, message)
         }
         Outcome::NoRevision { why } => {
             let (no, reason) = (ConditionStatus::False, SourceReason::NoSuchRevision);
@@ -91,6 +100,42 @@ pub fn status(before: &SourceStatus, outcome: Outcome, generation: Option<i64>, 
     };
     condition::set(&mut status.conditions, READY, ready, reason.as_str(), message, generation, &now);
     status
+}
+
+/// What is known of the repository, into the status after a pass. `followed`: what was applied is this commit's.
+pub fn add_git(status: &mut SourceStatus, known: Option<&Known>, followed: bool, now: Timestamp) {
+    let Some(known) = known else {
+        status.git = None;
+        return condition::clear(&mut status.conditions, FETCHED);
+    };
+    let (generation, time) = (status.observed_generation, Time(now));
+    let mut git = status.git.take().unwrap_or_default();
+    if let Some(commit) = &known.commit
+        && git.observed_commit.as_ref() != Some(&commit.id)
+    {
+        git.observed_commit = Some(commit.id.clone());
+        git.subject = Some(commit.subject.clone()).filter(|subject| !subject.is_empty());
+        git.last_fetch_time = Some(Time(known.since.unwrap_or(now)));
+    }
+    let ready = condition::is_true(&status.conditions, READY);
+    if ready && followed {
+        git.applied_commit = known.commit.as_ref().map(|commit| commit.id.clone());
+    }
+    let (fetched, reason, message) = match (&known.failure, &known.commit) {
+        (Some(Failure { reason, message }), _) => (ConditionStatus::False, *reason, message.clone()),
+        (None, Some(Commit { id, subject })) => {
+            (ConditionStatus::True, SourceReason::Fetched, format!("{id} {subject}").trim_end().to_owned())
+        }
+        (None, None) => (ConditionStatus::Unknown, SourceReason::Fetching, "it is under way".to_owned()),
+    };
+    condition::set(&mut status.conditions, FETCHED, fetched, reason.as_str(), message, generation, &time);
+    if let (Some(failure), true, true) = (&known.failure, ready, followed) {
+        let commit = git.applied_commit.as_deref().unwrap_or_default();
+        let message = format!("{}; what commit {commit} says is kept", failure.message);
+        let reason = failure.reason.as_str();
+        condition::set(&mut status.conditions, READY, ConditionStatus::False, reason, message, generation, &time);
+    }
+    status.git = Some(git);
 }
 
 fn verdict(read: &Read) -> (ConditionStatus, SourceReason, String) {

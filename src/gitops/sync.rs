@@ -13,6 +13,8 @@
 //! A crash anywhere is followed by the same pass from the beginning: the inventory names everything that may have been
 //! applied, and applying again changes nothing.
 
+mod prune;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -23,26 +25,27 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
+use self::prune::Surplus;
 use super::{
-    apply::{Applied, apply_document, file_errors, is_ours, kind_of, name_of, uid_of},
+    apply::{Applied, apply_document, file_errors, uid_of},
     diff::{EmptyDirectory, Plan, Prune, diff},
     files::{Directory, Files, Listing},
-    history::changes,
+    git::{Failure, Known, Repositories},
     load::{Document, LoadedFiles, ObjectId, order},
+    origin::{Origin, Wanted, difference, unreadable},
     others::Others,
     revisions::{Kept, Revisions},
     standing::{LastRead, Remembered},
-    status::{Outcome, Pinned, Read, describe, status},
+    status::{Outcome, Pinned, Read, add_git, describe, status},
 };
 use crate::{
     api::{
-        source::{FIELD_MANAGER, FileError, InventoryEntry, Source, SourceReason, SourceStatus},
+        source::{FETCHED, FIELD_MANAGER, FileError, InventoryEntry, Source, SourceReason, SourceStatus},
         sourcerevision::SourceRevisionCause,
     },
-    registry::{ApiError, ApiResult, DeleteOptions, Deleted, ObjectName, Reason, Registry},
+    registry::{ApiError, ApiResult, ObjectName, Reason, Registry},
     runtime::{
         clock::Clock,
         events::{Note, Recorder},
@@ -54,9 +57,6 @@ use crate::{
 
 /// After a pass that found the files changing under it, or that made a kind known.
 const AGAIN: Duration = Duration::from_millis(20);
-/// Before anything is deleted the files rest so long: a save that truncates first, or that comes in pieces over a network,
-/// is over by then, or has changed a file meanwhile.
-const QUIET: Duration = Duration::from_millis(500);
 /// What is not for the files to mend is tried again: a failure of the server, an object that another Source keeps for now.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Other writers of the Source's metadata may come between so often.
@@ -69,6 +69,7 @@ pub struct Gitops {
     pub recorder: Recorder,
     pub clock: Arc<dyn Clock>,
     pub files: Arc<dyn Files>,
+    pub repositories: Repositories,
 }
 
 /// When to look again, if nothing happens before.
@@ -84,15 +85,17 @@ pub enum Next {
 pub struct Syncer {
     gitops: Gitops,
     name: String,
-    directory: Option<(String, Box<dyn Directory>)>,
+    directory: Option<(Origin, Box<dyn Directory>)>,
     /// Files beside the directory that its files name.
     beside: BTreeSet<PathBuf>,
     last: Option<LastRead>,
     applied: BTreeMap<ObjectId, Remembered>,
     /// In the inventory, in no file, and still there.
     left: Vec<ObjectId>,
-    /// What the Source's annotation asked for when this pass began.
+    /// What the Source's annotation asked for, as far as this pass answers it.
     request: Option<String>,
+    /// What this pass knows of the repository.
+    git: Option<Known>,
     /// A state that cannot be kept: told once.
     unkept: Option<String>,
     /// At which generation of the Source, and with which revision last, nothing was left to tidy.
@@ -110,6 +113,7 @@ impl Syncer {
             applied: BTreeMap::new(),
             left: Vec::new(),
             request: None,
+            git: None,
             unkept: None,
             tidied: None,
         }
@@ -120,17 +124,25 @@ impl Syncer {
         let Some(source) = self.source().await? else {
             self.directory = None;
             self.last = None;
+            self.gitops.repositories.forget(&self.name).await;
             self.applied.clear();
             self.left.clear();
             return Ok(Next::Gone);
         };
         self.request = source.request().map(str::to_owned);
         let interval = Duration::from_secs(u64::from(source.spec.interval_seconds.max(1)));
+        let origin = Origin::of(&source, interval);
         if source.spec.suspend {
+            // A repository is not followed meanwhile.
+            self.directory.take_if(|(open, _)| matches!(open, Origin::Git(..)));
             self.report(&source, Outcome::Suspended).await?;
             return Ok(Next::After(interval));
         }
-        let (listing, files) = self.read(&source.spec.directory).await;
+        let (listing, files) = self.read(&origin).await;
+        self.git.clone_from(&listing.git);
+        if let Some(known) = &listing.git {
+            self.request.clone_from(&known.answered);
+        }
         let wanted = match (source.spec.pin, &listing.root) {
             (Some(pin), _) => match self.revisions(&source).load(pin).await? {
                 Ok(loaded) => {
@@ -143,8 +155,7 @@ impl Syncer {
                 }
             },
             (None, Err(why)) => {
-                let directory = source.spec.directory.clone();
-                self.report(&source, Outcome::Unreadable { why: why.clone(), directory }).await?;
+                self.report(&source, unreadable(&source, &listing, why)).await?;
                 return Ok(Next::After(interval));
             }
             (None, Ok(_)) => Wanted { loaded: files, pinned: None },
@@ -243,11 +254,24 @@ impl Syncer {
     }
 
     /// The directory, and the files beside it that its files name. What those name in turn takes another look.
-    async fn read(&mut self, path: &str) -> (Listing, LoadedFiles) {
-        if self.directory.as_ref().is_none_or(|(open, _)| open != path) {
-            self.directory = Some((path.to_owned(), self.gitops.files.open(Path::new(path))));
+    async fn read(&mut self, origin: &Origin) -> (Listing, LoadedFiles) {
+        if self.directory.as_ref().is_none_or(|(open, _)| open != origin) {
+            // What is open ends before the next begins: both would write to one place.
+            if let Some((Origin::Git(..), _)) = self.directory.take()
+                && matches!(origin, Origin::Directory(_))
+            {
+                self.gitops.repositories.forget(&self.name).await;
+            }
+            let directory: Box<dyn Directory> = match origin {
+                Origin::Directory(path) => self.gitops.files.open(Path::new(path)),
+                Origin::Git(git, interval) => {
+                    Box::new(self.gitops.repositories.follow(&self.name, git, *interval).await)
+                }
+            };
+            self.directory = Some((origin.clone(), directory));
         }
         let Some((_, directory)) = &mut self.directory else { unreachable!("it was opened right above") };
+        directory.request(self.request.as_deref());
         loop {
             let listing = directory.read(&self.beside).await;
             let loaded = LastRead::load(&mut self.last, &listing, self.gitops.registry.kinds());
@@ -272,7 +296,9 @@ impl Syncer {
         let before = source.status.as_ref();
         let known = before.is_some_and(|b| b.revision.is_some() && b.applied_revision.as_ref() == Some(&read.revision));
         if read.pinned.is_none() && !known && self.unkept.as_ref() != Some(&read.revision) {
-            let cause = SourceRevisionCause::default();
+            let commit = self.git.as_ref().and_then(|known| known.commit.clone());
+            let subject = commit.as_ref().map(|commit| commit.subject.clone()).filter(|subject| !subject.is_empty());
+            let cause = SourceRevisionCause { commit: commit.map(|commit| commit.id), subject, changes: Vec::new() };
             let kept = self.revisions(source).record(loaded, cause, self.gitops.clock.now()).await?;
             read.number = match kept {
                 Kept::As(number) => Some(number),
@@ -355,107 +381,26 @@ impl Syncer {
         self.gitops.recorder.record(&reference(&applied.written.version.object), note);
     }
 
-    /// What no file names: deletes it if that may be, and answers what is left of it. None: the files changed meanwhile.
-    async fn surplus(
-        &mut self,
-        source: &Source,
-        changing: Option<&Listing>,
-        plan: &Plan,
-        errors: &mut Vec<FileError>,
-    ) -> Option<Surplus> {
-        if plan.surplus.is_empty() {
-            return Some(Surplus::default());
-        }
-        let delete = plan.prune == Prune::Yes && errors.is_empty();
-        if delete
-            && let Some(listing) = changing
-            && !self.rests(&source.spec.directory, listing).await
-        {
-            return None;
-        }
-        let mut surplus = Surplus::default();
-        let others = match self.others(source).await {
-            Ok(others) => others,
-            Err(error) => {
-                errors.extend(plan.surplus.iter().map(|entry| prune_error(entry, &error)));
-                return Some(Surplus { left: plan.surplus.clone(), ..surplus });
-            }
-        };
-        for entry in &plan.surplus {
-            if others.keep(&ObjectId::of(entry)) {
-                info!(object = %ObjectId::of(entry), "no longer ours: another Source keeps it");
-                continue;
-            }
-            match self.leave(source, entry, delete).await {
-                Ok(Left::Nothing) => {}
-                Ok(Left::Kept) => surplus.left.push(entry.clone()),
-                Ok(Left::Pending) => {
-                    surplus.pending += 1;
-                    surplus.left.push(entry.clone());
-                }
-                Err(error) => {
-                    surplus.left.push(entry.clone());
-                    errors.push(prune_error(entry, &error));
-                }
-            }
-        }
-        Some(surplus)
-    }
-
-    /// Nothing is written there for a while, and it still says the same.
-    async fn rests(&mut self, path: &str, listing: &Listing) -> bool {
-        // Cancel-safe: a notification that is not taken here is the next pass's.
-        tokio::select! {
-            biased;
-            () = self.files_changed() => return false,
-            () = sleep(QUIET) => {}
-        }
-        self.read(path).await.0 == *listing
-    }
-
-    async fn leave(&self, source: &Source, entry: &InventoryEntry, delete: bool) -> ApiResult<Left> {
-        let id = ObjectId::of(entry);
-        let registry = &self.gitops.registry;
-        // A kind that is gone took its objects along.
-        let Some(kind) = kind_of(registry, &id, None) else { return Ok(Left::Nothing) };
-        let object = match registry.get(&kind, &name_of(&id)).await {
-            Ok(version) => version.object.clone(),
-            Err(error) if error.reason == Reason::NotFound => return Ok(Left::Nothing),
-            Err(error) => return Err(error),
-        };
-        if object.pointer("/metadata/deletionTimestamp").is_some() {
-            return Ok(Left::Pending);
-        }
-        if !is_ours(&object, entry) {
-            info!(object = %id, "no longer ours: it was made anew by somebody else, and stays");
-            return Ok(Left::Nothing);
-        }
-        if !delete {
-            return Ok(Left::Kept);
-        }
-        let options = DeleteOptions { uid: uid_of(&object), ..DeleteOptions::default() };
-        let deleted = registry.delete(&kind, &name_of(&id), &options).await;
-        let left = match deleted {
-            Ok(Deleted::Gone(_)) => Left::Nothing,
-            Ok(Deleted::Pending(_)) => Left::Pending,
-            Err(error) if error.reason == Reason::NotFound => return Ok(Left::Nothing),
-            Err(error) => return Err(error),
-        };
-        info!(object = %id, was = %entry.file, "deleted, no file names it any longer");
-        let message = format!("{id} is deleted: it was in {}, and no file names it any longer", entry.file);
-        self.tell(source, Note::normal(SourceReason::Pruning.as_str(), "Delete", message));
-        Ok(left)
-    }
-
     /// The one place where a pass ends: status, events and log agree.
     async fn report(&self, source: &Source, outcome: Outcome) -> ApiResult<()> {
         let before = source.status.clone().unwrap_or_default();
-        let mut after = status(&before, outcome, source.metadata.generation, self.gitops.clock.now());
+        let followed = matches!(&outcome, Outcome::Read(read) if read.pinned.is_none());
+        let now = self.gitops.clock.now();
+        let mut after = status(&before, outcome, source.metadata.generation, now);
+        if !source.spec.suspend {
+            add_git(&mut after, self.git.as_ref(), followed, now);
+        }
         after.handled_request.clone_from(&self.request);
         if after == before {
             return Ok(());
         }
         let source = self.write(source, after.clone()).await?;
+        if let Some(Known { failure: Some(Failure { reason, message }), .. }) = &self.git
+            && !before.conditions.iter().any(|condition| condition.type_ == FETCHED && condition.message == *message)
+        {
+            warn!(source = %self.name, %message, "the repository cannot be fetched");
+            self.tell(&source, Note::warning(reason.as_str(), "Fetch", message.clone()));
+        }
         for error in after.errors.iter().filter(|error| !before.errors.contains(error)) {
             let error = describe(error);
             warn!(source = %self.name, %error, "desired files");
@@ -500,28 +445,6 @@ impl Syncer {
     }
 }
 
-/// What a pass applies.
-struct Wanted {
-    loaded: LoadedFiles,
-    /// It is a revision, and not what the files say.
-    pinned: Option<Pinned>,
-}
-
-/// What the files would change in what is pinned.
-fn difference(pinned: &LoadedFiles, listing: &Listing, files: &LoadedFiles) -> String {
-    if let Err(why) = &listing.root {
-        return format!("the files cannot be read: the directory {why}");
-    }
-    if let Some(error) = files.errors.first() {
-        return format!("the files are not valid: {}", describe(error));
-    }
-    match changes(&pinned.documents, &files.documents).as_slice() {
-        [] => "the files say the same".to_owned(),
-        [first] => format!("the files say otherwise: {first}"),
-        [first, rest @ ..] => format!("the files say otherwise: {first} (and {} more)", rest.len()),
-    }
-}
-
 #[derive(Debug, Default)]
 struct Applies {
     done: usize,
@@ -530,32 +453,13 @@ struct Applies {
     new_kinds: bool,
 }
 
-/// What no file names and is still there.
-#[derive(Debug, Default)]
-struct Surplus {
-    left: Vec<InventoryEntry>,
-    pending: usize,
-}
-
-enum Left {
-    Nothing,
-    Kept,
-    Pending,
-}
-
-fn prune_error(entry: &InventoryEntry, error: &ApiError) -> FileError {
-    let (file, line) = entry.file.rsplit_once(':').unwrap_or((&entry.file, ""));
-    let message = format!("{} was here and cannot be deleted: {error}", ObjectId::of(entry));
-    FileError { file: file.to_owned(), line: line.parse().ok(), message }
-}
-
 /// Not a mistake in a file.
 fn is_servers(error: &ApiError) -> bool {
     error.code() >= 500 || matches!(error.reason, Reason::TooManyRequests | Reason::Conflict)
 }
 
 fn ready_reason(status: &SourceStatus) -> SourceReason {
-    let all = [SourceReason::DirectoryUnreadable, SourceReason::ApplyFailed];
+    let all = [SourceReason::DirectoryUnreadable, SourceReason::PathNotFound, SourceReason::ApplyFailed];
     let ready = status.conditions.iter().find(|condition| condition.type_ == crate::api::condition::READY);
     all.into_iter()
         .find(|reason| ready.is_some_and(|c| c.reason == reason.as_str()))

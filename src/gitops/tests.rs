@@ -15,14 +15,15 @@ use rstest::rstest;
 use super::{
     diff::{EmptyDirectory, Prune, diff},
     files::{File, Identity, Listing, Problem, real::read_once},
+    git::{Commit, Failure, Known},
     history::{changes, manifests, restored},
     load::{LoadedFiles, load},
     others::Others,
-    status::{Outcome, Pinned, Read, describe, status},
+    status::{Outcome, Pinned, Read, add_git, describe, status},
 };
 use crate::{
     api::{
-        source::{FileError, InventoryEntry, Source, SourceSpec, SourceStatus},
+        source::{FileError, InventoryEntry, Source, SourceReason, SourceSpec, SourceStatus},
         sourcerevision::{SourceRevisionCause, SourceRevisionSpec},
     },
     registry::Kinds,
@@ -268,7 +269,11 @@ fn errors_keep_the_revision_that_was_applied_and_are_bounded() {
 #[test]
 fn an_unreadable_directory_takes_nothing_away_from_the_status() {
     let good = status(&SourceStatus::default(), Outcome::Read(Box::new(read(0))), Some(1), at(0));
-    let outcome = Outcome::Unreadable { why: "does not exist".to_owned(), directory: "/desired".to_owned() };
+    let outcome = Outcome::Unreadable {
+        reason: SourceReason::DirectoryUnreadable,
+        why: "does not exist".to_owned(),
+        directory: "/desired".to_owned(),
+    };
     let lost = status(&good, outcome, Some(1), at(5));
     assert_eq!(ready(&lost).0, "False");
     assert_eq!(ready(&lost).1, "DirectoryUnreadable");
@@ -293,6 +298,43 @@ fn a_pin_is_told_while_it_lasts() {
     assert_eq!((ready(&lost).1, lost.revision, &lost.inventory), ("NoSuchRevision", Some(2), &held.inventory));
     let free = status(&lost, Outcome::Read(Box::new(read(0))), Some(3), at(2));
     assert_eq!((told(&free), free.revision), (None, Some(4)));
+}
+
+#[test]
+fn what_is_known_of_a_repository_is_told() {
+    let told = |status: &SourceStatus, type_: &str| {
+        let found = status.conditions.iter().find(|c| c.type_ == type_);
+        found.map(|c| format!("{} {}: {}", c.status, c.reason, c.message))
+    };
+    let whole = || status(&SourceStatus::default(), Outcome::Read(Box::new(read(0))), Some(1), at(0));
+    let commit = Commit { id: "c1".to_owned(), subject: "More memory".to_owned() };
+    let known = Known { commit: Some(commit), since: Some(at(3)), ..Known::default() };
+    let mut good = whole();
+    add_git(&mut good, Some(&known), true, at(5));
+    assert_eq!(told(&good, "Fetched").as_deref(), Some("True Fetched: c1 More memory"));
+    let git = good.git.clone().expect("it is of git");
+    assert_eq!((git.observed_commit.as_deref(), git.applied_commit.as_deref()), (Some("c1"), Some("c1")));
+    assert_eq!(git.last_fetch_time, Some(Time(at(3))));
+    let mut again = good.clone();
+    add_git(&mut again, Some(&Known { since: None, ..known.clone() }), true, at(9));
+    assert_eq!(again, good, "the same says the same at any time");
+
+    let failure = Failure { reason: SourceReason::FetchFailed, message: "u is away".to_owned() };
+    let away = Known { failure: Some(failure), ..known };
+    let mut lost = good.clone();
+    add_git(&mut lost, Some(&away), true, at(9));
+    assert_eq!(told(&lost, "Fetched").as_deref(), Some("False FetchFailed: u is away"));
+    assert_eq!(told(&lost, "Ready").as_deref(), Some("False FetchFailed: u is away; what commit c1 says is kept"));
+    assert_eq!(lost.git, good.git);
+    let mut held = good.clone();
+    add_git(&mut held, Some(&away), false, at(9));
+    assert!(told(&held, "Ready").expect("a condition").starts_with("True"), "a pinned one needs no repository");
+
+    let mut none = status(&SourceStatus::default(), Outcome::Fetching, Some(1), at(0));
+    add_git(&mut none, Some(&Known::default()), false, at(0));
+    assert_eq!(told(&none, "Fetched").as_deref(), Some("Unknown Fetching: it is under way"));
+    add_git(&mut good, None, true, at(9));
+    assert_eq!((told(&good, "Fetched"), good.git), (None, None), "it is a directory now");
 }
 
 #[test]
@@ -436,7 +478,7 @@ fn a_directory_that_is_not_there_is_not_empty() {
 
 /// A Source over `/NAME` that came into being at `second` and keeps the Workloads of these names.
 fn source(name: &str, second: i64, keeps: &[&str]) -> Arc<Source> {
-    let mut source = Source::new(name, SourceSpec { directory: format!("/{name}"), ..SourceSpec::default() });
+    let mut source = Source::new(name, SourceSpec { directory: Some(format!("/{name}")), ..SourceSpec::default() });
     source.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).expect("small")));
     let entry = |name: &&str| loaded(&[("x.yaml", &workload(name))]).documents[0].inventory_entry();
     source.status = Some(SourceStatus { inventory: keeps.iter().map(entry).collect(), ..SourceStatus::default() });

@@ -4,6 +4,10 @@ mod backup;
 mod client;
 mod demo;
 mod disk;
+mod git;
+#[path = "../support/gitserver.rs"]
+#[allow(dead_code, reason = "tests/gitops uses the rest")]
+mod gitserver;
 mod import;
 mod offline;
 mod orchestrator;

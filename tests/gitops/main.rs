@@ -5,6 +5,9 @@ mod crash;
 mod drift;
 mod edits;
 mod examples;
+mod git;
+#[path = "../support/gitserver.rs"]
+mod gitserver;
 mod prune;
 mod revisions;
 mod two_sources;

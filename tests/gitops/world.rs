@@ -12,7 +12,7 @@ use gaia::{
         self,
         source::{Source, SourceStatus},
     },
-    gitops::{self, Gitops, files::Files, files::real::RealFiles},
+    gitops::{self, Gitops, files::Files, files::real::RealFiles, git::Repositories},
     registry::{DeleteOptions, Kind, Kinds, ObjectName, Patch, Reason, Registry, WriteOptions, ids::RandomIds},
     runtime::{
         clock::SystemClock,
@@ -53,7 +53,8 @@ impl World {
         let registry = registry().await;
         let clock = Arc::new(SystemClock);
         let (recorder, notes) = Recorder::new(clock.clone(), RuntimeMetrics::default());
-        let gitops = Gitops { registry: registry.clone(), recorder, clock, files };
+        let repositories = Repositories::new(temporary.path().join("git"), clock.clone());
+        let gitops = Gitops { registry: registry.clone(), recorder, clock, files, repositories };
         let world = Self { registry, gitops, notes, temporary, running: None };
         gitops::ensure_desired(&world.registry, &world.root()).await.expect("the source is valid");
         world
@@ -68,6 +69,19 @@ impl World {
         let options = WriteOptions { field_manager: "kubectl".to_owned(), ..WriteOptions::default() };
         self.registry.create(&self.kind("Source"), None, source, &options).await.expect("the source is valid");
         directory
+    }
+
+    /// Of this name and spec.
+    pub async fn make_source(&self, name: &str, spec: Value) {
+        let source =
+            json!({"apiVersion": "gaia.dev/v1alpha1", "kind": "Source", "metadata": {"name": name}, "spec": spec});
+        let options = WriteOptions { field_manager: "kubectl".to_owned(), ..WriteOptions::default() };
+        self.registry.create(&self.kind("Source"), None, source, &options).await.expect("the source is valid");
+    }
+
+    /// Where nothing of a test is yet.
+    pub fn scratch(&self) -> &Path {
+        self.temporary.path()
     }
 
     pub fn run(&mut self) {

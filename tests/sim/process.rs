@@ -93,6 +93,8 @@ async fn run(world: &World) -> ApiError {
         recorder: recorder.clone(),
         clock: world.clock.clone(),
         files: bugs::files(&world.files, world.bug),
+        // No Source here is of a repository.
+        repositories: gitops::git::Repositories::new("/nonexistent", world.clock.clone()),
     };
     let context = Context {
         objects: RegistryObjects { registry, field_manager: "gaia" },

@@ -19,7 +19,7 @@ use crate::{
     api::{condition, source::Source, workload::Workload},
     config,
     controllers::{self, Context},
-    gitops::{self, Gitops, Next, Syncer, apply_documents, files::real::RealFiles},
+    gitops::{self, Gitops, Next, Syncer, apply_documents, files::real::RealFiles, git::Repositories},
     registry::{ApiError, ListOptions, ObjectName, Registry},
     runtime::{
         clock::{Clock, SimulatedClock},
@@ -162,7 +162,10 @@ async fn sync(registry: &Arc<Registry>, directory: &Path, recorder: Recorder, cl
         return vec![error.to_string()];
     }
     let files = Arc::new(RealFiles);
-    let mut syncer = Syncer::new(Gitops { registry: registry.clone(), recorder, clock, files }, gitops::DESIRED);
+    // Other Sources are left as they are: nothing is fetched.
+    let repositories = Repositories::new(directory.join(".git-of-gaia-plan"), clock.clone());
+    let gitops = Gitops { registry: registry.clone(), recorder, clock, files, repositories };
+    let mut syncer = Syncer::new(gitops, gitops::DESIRED);
     for _ in 0..MOST_PASSES {
         match syncer.sync_once().await {
             Ok(Next::After(wait)) if wait < SOON => tokio::time::sleep(wait).await,

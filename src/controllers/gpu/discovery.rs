@@ -16,9 +16,10 @@ use super::decide::is_elsewhere;
 use crate::{
     adapters::gpus::{GpuDevice as Card, Gpus},
     api::{
+        condition::READY,
         gpu::{Gpu, GpuDevice},
         label,
-        source::Source,
+        source::{Source, SourceReason},
     },
     controllers::Context,
     registry::{ApiResult, ObjectName, Reason},
@@ -128,11 +129,14 @@ fn object(card: &Card, name: String) -> Gpu {
     gpu
 }
 
-/// Whether every Source has said something of its files: until then, what they declare is not known.
+/// Whether every Source has said something of its files: until then, what they declare is not known. A repository that cannot be
+/// had is not waited for.
 fn are_read(sources: &[Arc<Source>]) -> bool {
-    sources
-        .iter()
-        .all(|source| source.spec.suspend || source.status.as_ref().is_some_and(|status| !status.conditions.is_empty()))
+    let said = |source: &Source| {
+        let ready = source.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == READY);
+        ready.is_some_and(|ready| ready.reason != SourceReason::Fetching.as_str())
+    };
+    sources.iter().all(|source| source.spec.suspend || said(source))
 }
 
 struct Discovery<O> {
@@ -313,18 +317,19 @@ mod tests {
 
     #[test]
     fn nothing_is_made_before_the_files_were_read() {
-        let source = |conditions: bool, suspend: bool| {
+        let source = |reason: &str, suspend: bool| {
             let mut source = Source::default();
             source.spec.suspend = suspend;
-            if conditions {
-                let said = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Applied",
+            if !reason.is_empty() {
+                let said = json!({"conditions": [{"type": "Ready", "status": "True", "reason": reason,
                     "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
                 source.status = Some(serde_json::from_value(said).expect("a status"));
             }
             Arc::new(source)
         };
         assert!(are_read(&[]));
-        assert!(!are_read(&[source(true, false), source(false, false)]));
-        assert!(are_read(&[source(true, false), source(false, true)]));
+        assert!(!are_read(&[source("Applied", false), source("", false)]));
+        assert!(!are_read(&[source("Fetching", false)]));
+        assert!(are_read(&[source("Applied", false), source("", true), source("FetchFailed", false)]));
     }
 }

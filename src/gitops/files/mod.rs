@@ -2,7 +2,7 @@
 
 mod beside;
 pub mod real;
-mod scan;
+pub(super) mod scan;
 pub mod simulated;
 
 use std::{
@@ -11,6 +11,8 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+
+use super::git::Known;
 
 /// Where directories are.
 pub trait Files: Send + Sync + 'static {
@@ -27,6 +29,10 @@ pub trait Directory: Send + Sync {
     /// Completes when something may have changed since the last `read` began, also when nothing has. A hint: not every
     /// file system tells. Cancel-safe.
     fn changed(&mut self) -> BoxFuture<'_, ()>;
+
+    /// What the Source asks for, whenever it is looked at: another request than the last one means that what was found before
+    /// does not do. A directory is found anew by every read.
+    fn request(&mut self, _request: Option<&str>) {}
 }
 
 /// What was found in a directory tree. Only desired files are in it: `.yaml`, `.yml` and `.json`, not hidden.
@@ -42,7 +48,12 @@ pub struct Listing {
     pub directory: PathBuf,
     /// The files that were asked for beside those.
     pub beside: BTreeMap<PathBuf, Beside>,
+    /// Of a git repository: which commit this is.
+    pub git: Option<Known>,
 }
+
+/// Below it nothing of this host lies: files of a commit seem to be there.
+pub const NO_HOST: &str = "/gaia.git";
 
 /// A file's text; `None`: there is no such file. Or why it cannot be read.
 pub type Beside = Result<Option<String>, String>;
@@ -60,6 +71,7 @@ impl Listing {
             problems: Vec::new(),
             directory: directory.to_owned(),
             beside: BTreeMap::new(),
+            git: None,
         }
     }
 

@@ -14,10 +14,10 @@ use std::{
 use super::{File, Identity, Listing, Problem, is_desired};
 
 /// Bounds. What lies beyond makes the listing incomplete, so that nothing is pruned for it.
-const MAX_FILES: usize = 10_000;
-const MAX_DEPTH: usize = 32;
-const MAX_FILE_BYTES: u64 = 4 << 20;
-const MAX_TOTAL_BYTES: u64 = 64 << 20;
+pub const MAX_FILES: usize = 10_000;
+pub const MAX_DEPTH: usize = 32;
+pub const MAX_FILE_BYTES: u64 = 4 << 20;
+pub const MAX_TOTAL_BYTES: u64 = 64 << 20;
 
 /// A listing and the directories that must be watched to hear of its changes.
 pub struct Scan {
@@ -147,6 +147,11 @@ pub(super) fn text(path: &Path, metadata: &Metadata) -> Result<String, String> {
     if read as u64 > MAX_FILE_BYTES {
         return Err(format!("is larger than {} MiB", MAX_FILE_BYTES >> 20));
     }
+    decoded(bytes)
+}
+
+/// The text of a file.
+pub fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| {
         let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
         format!("line {line} is not UTF-8")
