@@ -72,6 +72,12 @@ pub fn uid_of(object: &Value) -> Option<String> {
     object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
 }
 
+/// The uid of an object that is to stay. One that is being deleted makes way for another of its name.
+pub fn lasting_uid(object: &Value) -> Option<String> {
+    let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
+    uid_of(object).filter(|_| !deleting)
+}
+
 /// Whether it is the object that was applied, and not one that somebody else made under its name. When a crash kept the
 /// uid from being noted, the fields tell; an object of which files state only the name has none, and is left alone then.
 pub fn is_ours(object: &Value, entry: &InventoryEntry) -> bool {

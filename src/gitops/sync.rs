@@ -29,7 +29,7 @@ use tracing::{info, warn};
 
 use self::prune::Surplus;
 use super::{
-    apply::{Applied, apply_document, file_errors, uid_of},
+    apply::{Applied, apply_document, file_errors, kind_of, lasting_uid, name_of},
     diff::{EmptyDirectory, Plan, Prune, diff},
     files::{Directory, Files, Listing},
     git::{Failure, Known, Repositories},
@@ -175,7 +175,8 @@ impl Syncer {
         // What a revision holds is certain, be it nothing.
         let empty = if pinned.is_some() { EmptyDirectory::Known } else { EmptyDirectory::of(&listing, known) };
         let refused = self.others(source).await?.refuse(source, &mut loaded);
-        let plan = diff(&loaded, &before.inventory, empty, source.spec.prune);
+        let mut plan = diff(&loaded, &before.inventory, empty, source.spec.prune);
+        self.forget_the_gone(&loaded, &mut plan).await;
 
         let source = &self.remember_inventory(source, &before, &plan).await?;
         let applies = self.apply(&loaded).await;
@@ -234,7 +235,7 @@ impl Syncer {
         let kept =
             all.into_iter().filter(|entry| wished.contains(&ObjectId::of(entry)) || surplus.left.contains(entry));
         let known = |entry: &InventoryEntry| {
-            self.applied.get(&ObjectId::of(entry)).and_then(|last| uid_of(&last.version.object))
+            self.applied.get(&ObjectId::of(entry)).and_then(|last| lasting_uid(&last.version.object))
         };
         kept.map(|entry| InventoryEntry { uid: known(&entry).or(entry.uid.clone()), ..entry }).collect()
     }
@@ -319,6 +320,20 @@ impl Syncer {
             self.tidied = tidy;
         }
         Ok(())
+    }
+
+    /// Of what will be made anew the former uid is forgotten first. A crash, or a change of the files, may keep the new one from
+    /// being noted; then the fields tell whose it is.
+    async fn forget_the_gone(&self, loaded: &LoadedFiles, plan: &mut Plan) {
+        let wished: BTreeSet<_> = loaded.documents.iter().map(|document| &document.id).collect();
+        let registry = &self.gitops.registry;
+        for entry in plan.inventory.iter_mut().filter(|entry| entry.uid.is_some()) {
+            let id = ObjectId::of(entry);
+            let Some(kind) = kind_of(registry, &id, None).filter(|_| wished.contains(&id)) else { continue };
+            let there = registry.get(&kind, &name_of(&id)).await.ok();
+            entry.uid =
+                entry.uid.take().filter(|uid| there.is_some_and(|v| lasting_uid(&v.object).as_ref() == Some(uid)));
+        }
     }
 
     /// Stored before anything is applied.
