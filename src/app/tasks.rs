@@ -72,7 +72,7 @@ impl Parts {
             clock: self.clock.clone(),
             token: given.token.as_ref().map(|token| token.reveal().into()),
             most_bytes: given.most_upload_bytes,
-            taking: Arc::default(),
+            taking: facade::Taking::default(),
         };
         if let Some(listener) = listener {
             let router = facade::router(mloc.clone());

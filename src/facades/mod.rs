@@ -2,4 +2,5 @@
 //! facade call does, the same write with `kubectl` does too.
 
 pub mod gaia;
+mod reply;
 pub mod tasks;

@@ -35,7 +35,6 @@ mod openapi;
 mod oracle;
 mod overview;
 mod power;
-pub(in crate::facades) mod reply;
 mod routes;
 mod socket;
 mod stacks;
@@ -55,6 +54,7 @@ pub use hub::Hub;
 pub use legacy::Legacy;
 pub use overview::directory;
 
+use super::reply;
 use crate::{
     adapters::{containers::Containers, probes::Probes},
     api::{

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::Mloc;
-use crate::facades::gaia::reply::{Answer, Refusal, ok, with_header};
+use crate::facades::reply::{Answer, Refusal, ok, with_header};
 
 /// At the head of a body that is multipart whatever its header says.
 const LONGEST_BOUNDARY: usize = 200;

@@ -17,13 +17,16 @@ mod results;
 mod routes;
 mod submit;
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use axum::{Router, http::StatusCode};
-use futures::lock::Mutex;
+use futures::lock::{Mutex, MutexGuard};
 use jiff::Timestamp;
 
-use super::gaia::reply::{Answer, Refusal, ok};
+use super::reply::{Answer, Refusal, ok};
 use crate::{
     adapters::{
         bus::{SharedBus, stamp},
@@ -52,8 +55,20 @@ pub struct Mloc {
     pub token: Option<Arc<str>>,
     /// Of an artifact.
     pub most_bytes: u64,
-    /// Results are taken one after another, so that of two at once one finds the other.
-    pub taking: Arc<Mutex<()>>,
+    /// Results of a task are taken one after another, so that of two at once one finds the other.
+    pub taking: Taking,
+}
+
+/// A lock for every task; a few share one.
+#[derive(Clone, Default)]
+pub struct Taking(Arc<[Mutex<()>; 32]>);
+
+impl Taking {
+    async fn of(&self, task: &str) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        task.hash(&mut hasher);
+        self.0[hasher.finish() as usize % self.0.len()].lock().await
+    }
 }
 
 /// All calls, and 404 in MLOC's words: for a listener of its own.

@@ -13,7 +13,7 @@ use crate::{
         task::{Task, TaskPhase},
         worker::{Worker, WorkerReason, WorkerState},
     },
-    facades::gaia::reply::{Answer, Refusal, ok},
+    facades::reply::{Answer, Refusal, ok},
     registry::ApiError,
     runtime::objects::Objects,
 };

@@ -18,7 +18,7 @@ use super::{Mloc, NAMESPACE, now, records::phase, submit};
 use crate::{
     adapters::results::RESPONSES,
     api::task::{Task, TaskPhase},
-    facades::gaia::reply::{Answer, Refusal, ok},
+    facades::reply::{Answer, Refusal, ok},
     registry::ApiError,
 };
 
@@ -78,7 +78,7 @@ pub async fn take(mloc: &Mloc, request: Request) -> Answer {
         body.insert("received_at".to_owned(), json!(now(mloc)));
     }
     let worker = body.get("worker_id").and_then(Value::as_str).map(str::to_owned);
-    let _alone = mloc.taking.lock().await;
+    let _alone = mloc.taking.of(&id).await;
     let task = mloc.task(&id).await?;
     match task.as_ref().map(|task| verdict(task, worker.as_deref())) {
         None | Some(Verdict::Keep) => {}

@@ -11,7 +11,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::{Mloc, artifacts, records, results, submit};
-use crate::facades::gaia::reply::{Answer, Refusal, json, with_header};
+use crate::facades::reply::{Answer, Refusal, json, with_header};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {

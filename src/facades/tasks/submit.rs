@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Mloc, NAMESPACE, records};
 use crate::{
     api::task::{MlocDocument, Task, TaskSpec},
-    facades::gaia::reply::{Answer, Refusal, ok},
+    facades::reply::{Answer, Refusal, ok},
     mloc::{
         Refused,
         document::{check, parse},

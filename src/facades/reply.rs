@@ -1,4 +1,4 @@
-//! Answers on GAIA's wire: compact JSON, and errors as `{"detail": …}`.
+//! Answers as the old services give them, all made with FastAPI: compact JSON, and errors as `{"detail": …}`.
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -14,7 +14,7 @@ use crate::registry::{ApiError, Reason};
 /// What a call comes to.
 pub type Answer = Result<Response, Refusal>;
 
-/// An error as clients of GAIA expect it.
+/// An error as their clients expect it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     pub status: StatusCode,
