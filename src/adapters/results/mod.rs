@@ -12,6 +12,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use serde_json::Value;
+use tempfile::TempPath;
 use tokio::{fs, io::AsyncWriteExt, sync::broadcast};
 
 /// The result itself.
@@ -52,9 +53,14 @@ pub struct ResultFiles {
 }
 
 impl ResultFiles {
-    /// The directory is made with the first file in it: one without results is none.
+    /// The directory is made with the first file in it: one without results is none. What a process before left half written is
+    /// removed.
     pub fn new(root: &Path) -> io::Result<Self> {
-        Ok(Self { root: Arc::new(std::path::absolute(root)?), stored: broadcast::channel(MOST_BEHIND).0 })
+        let root = std::path::absolute(root)?;
+        match std::fs::remove_dir_all(root.join(INCOMING)) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Err(error),
+            _ => Ok(Self { root: Arc::new(root), stored: broadcast::channel(MOST_BEHIND).0 }),
+        }
     }
 
     /// The ids whose results are stored from now on. A lagging reader must look at everything.
@@ -100,23 +106,23 @@ impl ResultFiles {
         limit: u64,
     ) -> Result<PathBuf, FileError> {
         let directory = self.directory(task);
-        fs::create_dir_all(&directory).await.map_err(io_error("make the directory of a task"))?;
+        if !fs::try_exists(&directory).await.unwrap_or(false) {
+            fs::create_dir_all(&directory).await.map_err(io_error("make the directory of a task"))?;
+            // Or a power failure takes the directory, with an answered file in it.
+            sync_directory(&self.root).await?;
+        }
         fs::create_dir_all(self.root.join(INCOMING)).await.map_err(io_error("make a directory for what comes in"))?;
         if self.real_directory(task).await != fs::canonicalize(&directory).await.ok() {
             return Err(FileError::Name);
         }
-        let (beside, path) = (self.root.join(INCOMING).join(uuid::Uuid::new_v4().to_string()), directory.join(name));
-        let written = async {
-            receive(&beside, bytes, limit).await?;
-            fs::rename(&beside, &path).await.map_err(io_error("put a file in its place"))?;
-            let place = fs::File::open(&directory).await.map_err(io_error("open the directory of a task"))?;
-            place.sync_all().await.map_err(io_error("sync the directory of a task"))
-        };
-        let written = written.await;
-        if written.is_err() {
-            fs::remove_file(&beside).await.ok();
-        }
-        written.map(|()| path)
+        let path = directory.join(name);
+        // Removed however this ends, also when nobody waits for it any more.
+        let beside = TempPath::try_from_path(self.root.join(INCOMING).join(uuid::Uuid::new_v4().to_string()))
+            .map_err(io_error("name a file"))?;
+        receive(&beside, bytes, limit).await?;
+        fs::rename(&beside, &path).await.map_err(io_error("put a file in its place"))?;
+        sync_directory(&directory).await?;
+        Ok(path)
     }
 
     /// The stored text of a result.
@@ -198,6 +204,11 @@ async fn receive<B: AsRef<[u8]>, E: std::fmt::Display>(
     }
     file.flush().await.map_err(io_error("write a file"))?;
     file.sync_all().await.map_err(io_error("sync a file"))
+}
+
+async fn sync_directory(directory: &Path) -> Result<(), FileError> {
+    let synced = async { fs::File::open(directory).await?.sync_all().await };
+    synced.await.map_err(io_error("sync a directory"))
 }
 
 fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> FileError {

@@ -27,6 +27,20 @@ async fn a_result_is_stored_whole_and_known_again() {
     assert_eq!(files.load("other").await.expect("readable"), None);
 }
 
+/// Whoever sends may leave at any time, and the process may die.
+#[tokio::test]
+async fn nothing_is_left_of_what_was_given_up() {
+    let (kept, files) = files();
+    let incoming = || std::fs::read_dir(files.root.join(INCOMING)).map(Iterator::count).unwrap_or_default();
+    let slow = chunks(&["half"]).chain(futures::stream::pending());
+    let upload = files.upload("t", "a.bin", slow, 1024);
+    tokio::time::timeout(std::time::Duration::from_millis(200), upload).await.expect_err("it does not end");
+    assert_eq!((incoming(), files.artifacts("t").await), (0, Vec::new()));
+    std::fs::write(files.root.join(INCOMING).join("left"), "half").expect("written");
+    ResultFiles::new(&kept.path().join("results")).expect("a path");
+    assert_eq!(incoming(), 0);
+}
+
 #[tokio::test]
 async fn what_a_worker_wrote_itself_was_not_delivered() {
     let (_kept, files) = files();
