@@ -63,6 +63,8 @@ use view::{Key, View, key_of, object_name};
 
 /// News that are taken together, at most.
 const BATCH: usize = 512;
+/// What the bus tells beyond this while tasks and workers are not known yet is left to a look at it.
+const MOST_HEARD: usize = 4096;
 /// Between looks at the bus while a worker keeps silent.
 const LOOK: Duration = Duration::from_secs(1);
 /// Without anything to wait for.
@@ -208,7 +210,8 @@ impl<O: Objects> Tasks<O> {
         match news {
             News::Task(event) => self.take_task(*event, results),
             News::Worker(event) => self.take_worker(*event),
-            News::Bus(event) => self.heard.push(event),
+            News::Bus(event) if self.heard.len() < MOST_HEARD => self.heard.push(event),
+            News::Bus(_) => self.look_soon(),
             News::Stored(task) => results.push(task),
         }
     }

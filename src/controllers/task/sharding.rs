@@ -2,7 +2,8 @@
 //!
 //! Expected flow: when enough workers are free, the status says how many parts there are (durably, so that a crash cannot divide it
 //! twice), then the parts are made. Each has a name that follows from its place, so making them again makes none twice. When all
-//! are done their results become one; when one has failed for good, the whole has, and the other parts are cancelled.
+//! are done their results become one; when one has failed for good, the other parts are cancelled, and then the whole has. A whole
+//! that has ended is not looked after any more, so its parts are told before.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +40,7 @@ pub enum Tending {
     /// These places are empty.
     Make(Vec<u32>),
     Gather,
-    /// Cancel these, which go on; the reason why the whole ends.
+    /// The others do not go on, and the whole ends for this reason.
     Fail {
         error: String,
     },
@@ -52,8 +53,9 @@ pub fn tend(counts: ShardCounts, parts: &BTreeMap<u32, (String, TaskPhase)>) -> 
         return Tending::Make(missing);
     }
     let phases = |wanted: &[TaskPhase]| parts.values().filter(|(_, phase)| wanted.contains(phase)).count() as u32;
-    if let Some((name, _)) = parts.values().find(|(_, phase)| matches!(phase, TaskPhase::Failed | TaskPhase::Cancelled))
-    {
+    // One that was cancelled may be so for the one that failed.
+    let first = |wanted| parts.values().find(|(_, phase)| *phase == wanted);
+    if let Some((name, _)) = first(TaskPhase::Failed).or_else(|| first(TaskPhase::Cancelled)) {
         return Tending::Fail { error: format!("Child shard failed: {name}") };
     }
     let seen = ShardCounts { total: counts.total, done: phases(&[TaskPhase::Done]), failed: 0 };
@@ -106,8 +108,7 @@ impl<O: Objects> Tasks<O> {
             let Some(counts) = transition::parts_of(&task) else { continue };
             let now = self.clock.now();
             if task.spec.cancel {
-                self.write(vec![(key.clone(), transition::cancelled(&task, now))]).await;
-                self.cancel_parts(&key).await;
+                self.end(key, transition::cancelled(&task, now)).await;
                 continue;
             }
             let parts = self.view.parts(&key);
@@ -123,10 +124,7 @@ impl<O: Objects> Tasks<O> {
                     let status = self.gather(&task, &key, now).await;
                     self.write(vec![(key, status)]).await;
                 }
-                Tending::Fail { error } => {
-                    self.write(vec![(key.clone(), transition::divided_failed(&task, &error, now))]).await;
-                    self.cancel_parts(&key).await;
-                }
+                Tending::Fail { error } => self.end(key, transition::divided_failed(&task, &error, now)).await,
             }
         }
     }
@@ -176,15 +174,21 @@ impl<O: Objects> Tasks<O> {
         transition::gathered(task, self.posted(key).await.as_ref(), now)
     }
 
-    /// The parts of a task that has ended do not go on.
-    async fn cancel_parts(&mut self, key: &Key) {
-        for part in self.view.parts(key).into_values().filter(|part| !phase_of(part).is_terminal()) {
+    /// Ends a task whose parts do not go on: they first.
+    async fn end(&mut self, key: Key, status: TaskStatus) {
+        for part in self.view.parts(&key).into_values().filter(|part| !phase_of(part).is_terminal()) {
             let name = (key.0.clone(), part.metadata.name.clone().unwrap_or_default());
             match self.objects.merge::<Task>(&object_name(&name), json!({"spec": {"cancel": true}})).await {
                 Ok(part) => self.put(part),
-                Err(error) => warn!(task = name.1, %error, "a part of a task cannot be cancelled"),
+                Err(error) if error.reason == Reason::NotFound => {}
+                Err(error) => {
+                    warn!(task = name.1, %error, "a part of a task cannot be cancelled");
+                    self.retries.insert(key, self.clock.now() + super::LOOK);
+                    return;
+                }
             }
         }
+        self.write(vec![(key, status)]).await;
     }
 }
 
@@ -227,5 +231,6 @@ mod tests {
         assert_eq!(tend(counts(2), &parts(&[Done, Done, Done])), Tending::Gather);
         let failed = Tending::Fail { error: "Child shard failed: t-1".to_owned() };
         assert_eq!(tend(counts(1), &parts(&[Done, Failed, Done])), failed);
+        assert_eq!(tend(counts(1), &parts(&[TaskPhase::Cancelled, Failed, Waiting])), failed, "and not what followed");
     }
 }
