@@ -1,7 +1,7 @@
 //! One pass over one Source: read, compare, apply, prune, report.
 //!
-//! 1. Read the Source and its directory; while it is pinned, its revision. Unreadable: report, change nothing. What another Source keeps is left out, and an
-//!    error.
+//! 1. Read the Source and its directory; while it is pinned, its revision. Unreadable: report, change nothing. What another
+//!    Source keeps is left out, and an error.
 //! 2. Store the inventory: everything applied before and everything about to be applied.
 //! 3. Apply every valid document, namespaces first.
 //! 4. If nothing at all is wrong, wait until the directory has been quiet for a while and read it once more; if it still
