@@ -264,7 +264,23 @@ pub struct TaskStatus {
     pub conditions: Vec<Condition>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+impl Task {
+    pub fn phase(&self) -> TaskPhase {
+        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
+    }
+
+    /// Or when it was made, where nobody says.
+    pub fn submitted_at(&self) -> jiff::Timestamp {
+        let created = self.metadata.creation_timestamp.as_ref().map(|at| at.0);
+        self.spec.submitted_at.as_ref().map(|at| at.0).or(created).unwrap_or_default()
+    }
+}
+
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
+// As MLOC writes it.
+#[strum(serialize_all = "UPPERCASE")]
 pub enum TaskPhase {
     /// Waits for what it depends on.
     #[default]

@@ -81,7 +81,18 @@ pub struct WorkerStatus {
     pub conditions: Vec<Condition>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+impl Worker {
+    /// What it calls itself on the bus.
+    pub fn id(&self) -> String {
+        self.spec.worker_id.clone().or_else(|| self.metadata.name.clone()).unwrap_or_default()
+    }
+}
+
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
+// As MLOC writes it.
+#[strum(serialize_all = "UPPERCASE")]
 pub enum WorkerState {
     #[default]
     Unknown,

@@ -9,6 +9,7 @@
 //! | [`placeholders`] | what stands for `${stage.result.x}` |
 //! | [`python`] | how Python would write a value |
 //! | [`amounts`] | how much is `500m`, `16Gi`, `64 gb` |
+//! | [`names`] | what a task is called on the wire |
 //! | [`needs`] | what a step needs, and whether a worker has it |
 //! | [`shards`] | how its data is divided |
 //! | [`aggregate`] | what the results of shards come to |
@@ -18,6 +19,7 @@ pub mod aggregate;
 pub mod amounts;
 pub mod document;
 pub mod expand;
+pub mod names;
 pub mod needs;
 pub mod placeholders;
 pub mod python;

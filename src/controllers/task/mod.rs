@@ -58,7 +58,7 @@ use crate::{
         supervisor::{Stage, Supervisor},
     },
 };
-use transition::{Next, holder, phase_of};
+use transition::{Next, holder};
 use view::{Key, View, key_of, object_name};
 
 /// News that are taken together, at most.
@@ -316,7 +316,7 @@ impl<O: Objects> Tasks<O> {
             Next::Stay => {
                 self.view.seeking.remove(key);
                 let at = task.status.as_ref().and_then(|status| status.next_retry_at.as_ref());
-                if let Some(at) = at.filter(|_| !phase_of(&task).is_terminal()) {
+                if let Some(at) = at.filter(|_| !task.phase().is_terminal()) {
                     self.retries.insert(key.clone(), at.0);
                 }
                 None

@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::{
-    Tasks,
-    transition::{self, phase_of},
+    Tasks, transition,
     view::{Key, object_name, wire_id},
 };
 use crate::{
@@ -114,7 +113,7 @@ impl<O: Objects> Tasks<O> {
             let parts = self.view.parts(&key);
             let phases = parts
                 .iter()
-                .map(|(index, part)| (*index, (part.metadata.name.clone().unwrap_or_default(), phase_of(part))))
+                .map(|(index, part)| (*index, (part.metadata.name.clone().unwrap_or_default(), part.phase())))
                 .collect();
             match tend(counts, &phases) {
                 Tending::Wait => {}
@@ -176,7 +175,7 @@ impl<O: Objects> Tasks<O> {
 
     /// Ends a task whose parts do not go on: they first.
     async fn end(&mut self, key: Key, status: TaskStatus) {
-        for part in self.view.parts(&key).into_values().filter(|part| !phase_of(part).is_terminal()) {
+        for part in self.view.parts(&key).into_values().filter(|part| !part.phase().is_terminal()) {
             let name = (key.0.clone(), part.metadata.name.clone().unwrap_or_default());
             match self.objects.merge::<Task>(&object_name(&name), json!({"spec": {"cancel": true}})).await {
                 Ok(part) => self.put(part),

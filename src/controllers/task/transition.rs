@@ -28,10 +28,6 @@ pub fn status_of(task: &Task) -> TaskStatus {
     task.status.clone().unwrap_or_default()
 }
 
-pub fn phase_of(task: &Task) -> TaskPhase {
-    task.status.as_ref().map(|status| status.phase).unwrap_or_default()
-}
-
 /// Stands for a worker where the parts of a task are with several.
 pub const MULTI: &str = "MULTI";
 
@@ -68,7 +64,7 @@ pub enum Next {
 
 /// Of a task that no worker has: whether it may go to one.
 pub fn next(task: &Task, dependencies: &[Upstream], now: Timestamp) -> Next {
-    let phase = phase_of(task);
+    let phase = task.phase();
     if phase.is_terminal() {
         return Next::Stay;
     }
@@ -213,7 +209,7 @@ pub fn delivered(task: &Task, posted: &Posted, now: Timestamp) -> Option<TaskSta
     }) {
         return None;
     }
-    let mut status = match phase_of(task) {
+    let mut status = match task.phase() {
         TaskPhase::Done => begin(task),
         TaskPhase::Pending | TaskPhase::Waiting | TaskPhase::Dispatched => done(task, posted.worker.as_deref(), now),
         TaskPhase::Failed | TaskPhase::Cancelled => return None,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     assign::{Idle, Seeker},
-    transition::{Upstream, holder, phase_of},
+    transition::{Upstream, holder},
 };
 use crate::{
     api::{
@@ -18,7 +18,7 @@ use crate::{
         task::{Task, TaskPhase},
         worker::{Worker, WorkerHardware},
     },
-    mloc::{amounts::MemoryReading, needs::Needs},
+    mloc::{amounts::MemoryReading, names, needs::Needs},
     registry::ObjectName,
 };
 
@@ -34,13 +34,12 @@ pub fn object_name(key: &Key) -> ObjectName {
     ObjectName { namespace: Some(key.0.clone()), name: key.1.clone() }
 }
 
-/// What a task is called on the bus: its name; outside the namespace `default` that goes before it.
 pub fn wire_id(key: &Key) -> String {
-    if key.0 == "default" { key.1.clone() } else { format!("{}/{}", key.0, key.1) }
+    names::wire_id(&key.0, &key.1)
 }
 
 pub fn key_from_wire(id: &str) -> Key {
-    let (namespace, name) = id.split_once('/').unwrap_or(("default", id));
+    let (namespace, name) = names::from_wire(id);
     (namespace.to_owned(), name.to_owned())
 }
 
@@ -115,14 +114,13 @@ impl View {
         }
         let metadata = &task.spec.document.metadata;
         let owner = metadata.rest.get("owner").and_then(|owner| owner.as_str());
-        let created = task.metadata.creation_timestamp.as_ref().map(|at| at.0);
         let known = Known {
             needs: Needs::of(&task.spec.document.spec.resources.hardware, self.reading),
             submitter: owner.unwrap_or_default().to_owned(),
-            since: task.spec.submitted_at.as_ref().map(|at| at.0).or(created).unwrap_or(Timestamp::UNIX_EPOCH),
+            since: task.submitted_at(),
             task,
         };
-        let ended = phase_of(&known.task).is_terminal();
+        let ended = known.task.phase().is_terminal();
         self.tasks.insert(key.clone(), known);
         let mut concerned = if ended { self.dependents_of(&key) } else { Vec::new() };
         if let Some(shard) = &self.tasks[&key].task.spec.shard {
@@ -172,7 +170,7 @@ impl View {
 
     /// Takes a worker as it is now. Answers the tasks that it has.
     pub fn put_worker(&mut self, worker: &Worker) -> Vec<Key> {
-        let id = id_of(worker);
+        let id = worker.id();
         let status = worker.status.clone().unwrap_or_default();
         let hand = Hand {
             ready: condition::is_true(&status.conditions, READY),
@@ -189,7 +187,7 @@ impl View {
     }
 
     pub fn remove_worker(&mut self, worker: &Worker) -> Vec<Key> {
-        let id = id_of(worker);
+        let id = worker.id();
         self.workers.remove(&id);
         self.occupied.remove(&id);
         self.held.get(&id).into_iter().flatten().cloned().collect()
@@ -198,7 +196,7 @@ impl View {
     /// How the dependencies of a task stand, in their order.
     pub fn upstream(&self, task: &Task) -> Vec<Upstream> {
         let namespace = task.metadata.namespace.clone().unwrap_or_default();
-        let of = |name: &String| match self.task(&(namespace.clone(), name.clone())).map(|task| phase_of(task)) {
+        let of = |name: &String| match self.task(&(namespace.clone(), name.clone())).map(|task| task.phase()) {
             None => Upstream::Unknown,
             Some(TaskPhase::Done) => Upstream::Done,
             Some(TaskPhase::Failed | TaskPhase::Cancelled) => Upstream::Failed,
@@ -260,10 +258,6 @@ impl View {
             told.join(", ").replace("few memory", "little memory")
         ))
     }
-}
-
-pub fn id_of(worker: &Worker) -> String {
-    worker.spec.worker_id.clone().or_else(|| worker.metadata.name.clone()).unwrap_or_default()
 }
 
 fn revision(task: &Task) -> u64 {

@@ -130,16 +130,6 @@ fn state(text: Option<&str>) -> WorkerState {
     }
 }
 
-/// As MLOC has it on the wire.
-pub fn state_text(state: WorkerState) -> &'static str {
-    match state {
-        WorkerState::Unknown => "UNKNOWN",
-        WorkerState::Starting => "STARTING",
-        WorkerState::Idle => "IDLE",
-        WorkerState::Running => "RUNNING",
-    }
-}
-
 /// What is announced, as far as it is of use here. What is not said stays unsaid.
 fn hardware(announced: &Map<String, Value>) -> WorkerHardware {
     let at = |path: &str| Value::Object(announced.clone()).pointer(path).cloned();
@@ -169,8 +159,8 @@ pub fn remembered(worker: &Worker, left: Option<&WorkerRecord>) -> WorkerRecord 
     let map = |key: &str| status.announced.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
     let text = |key: &str| status.announced.get(key).and_then(Value::as_str).map(str::to_owned);
     WorkerRecord {
-        id: id_of(worker),
-        status: left.and_then(|left| left.status.clone()).or_else(|| Some(state_text(status.state).to_owned())),
+        id: worker.id(),
+        status: left.and_then(|left| left.status.clone()).or_else(|| Some(<&str>::from(status.state).to_owned())),
         started_at: text("started_at"),
         pid: status.pid,
         env: map("env"),
@@ -180,11 +170,6 @@ pub fn remembered(worker: &Worker, left: Option<&WorkerRecord>) -> WorkerRecord 
         cost_per_hour: status.cost_per_hour,
         ..WorkerRecord::default()
     }
-}
-
-/// What it calls itself on the bus.
-pub fn id_of(worker: &Worker) -> String {
-    worker.spec.worker_id.clone().or_else(|| worker.metadata.name.clone()).unwrap_or_default()
 }
 
 /// An object's name for an id: itself, where it can be one.

@@ -17,6 +17,7 @@ use super::Context;
 use crate::{
     adapters::bus::{BusError, BusEvent, SharedBus, WorkerNews, WorkerRecord},
     api::{label, worker::Worker},
+    mloc::names::NAMESPACE,
     registry::{ApiResult, ObjectName, Reason},
     runtime::{
         clock::Clock,
@@ -26,10 +27,8 @@ use crate::{
         supervisor::{Stage, Supervisor},
     },
 };
-use decide::{Life, Sight, id_of, is_registered};
+use decide::{Life, Sight, is_registered};
 
-/// Where workers of the bus are.
-const NAMESPACE: &str = "default";
 /// Between looks that nobody asked for; short enough to find an expired heartbeat soon.
 const LOOK: Duration = Duration::from_secs(2);
 /// After an event, so that several make one look.
@@ -107,7 +106,7 @@ impl<O: Objects> Workers<O> {
 
     async fn look(&mut self) -> ApiResult<()> {
         let known = self.objects.list::<Worker>(Some(NAMESPACE)).await?;
-        let ids: Vec<String> = known.iter().map(|worker| id_of(worker)).collect();
+        let ids: Vec<String> = known.iter().map(|worker| worker.id()).collect();
         let now = self.clock.now();
         let seen = async { Ok::<_, BusError>((self.bus.remembers().await?, self.bus.roll(&ids).await?)) };
         let Ok((remembers, roll)) = seen.await else {
@@ -121,7 +120,7 @@ impl<O: Objects> Workers<O> {
         }
         let mut records: HashMap<&str, &WorkerRecord> = roll.iter().map(|r| (r.id.as_str(), r)).collect();
         for worker in &known {
-            let id = id_of(worker);
+            let id = worker.id();
             let record = records.remove(id.as_str());
             if !remembers && is_registered(worker) {
                 info!(worker = id, "the bus has lost its data; it is told what is known of the worker");
@@ -170,7 +169,7 @@ impl<O: Objects> Workers<O> {
             return Ok(());
         }
         if life == Life::Gone && !is_stated(worker) {
-            info!(worker = id_of(worker), "a worker has left");
+            info!(worker = worker.id(), "a worker has left");
             return self.objects.delete::<Worker>(&name_of(worker)).await;
         }
         let mut wanted = worker.clone();
@@ -191,7 +190,7 @@ impl<O: Objects> Workers<O> {
             return;
         }
         let reason: &'static str = life.reason().into();
-        info!(worker = id_of(worker), reason, "worker changed");
+        info!(worker = worker.id(), reason, "worker changed");
         match life {
             Life::Dead => {
                 let message = "its heartbeat has expired";

@@ -24,7 +24,6 @@ use std::{
 
 use axum::{Router, http::StatusCode};
 use futures::lock::{Mutex, MutexGuard};
-use jiff::Timestamp;
 
 use super::reply::{Answer, Refusal, ok};
 use crate::{
@@ -33,6 +32,7 @@ use crate::{
         results::{FileError, ResultFiles},
     },
     api::task::Task,
+    mloc::names,
     registry::ObjectName,
     runtime::clock::Clock,
     runtime::objects::Objects,
@@ -41,8 +41,6 @@ use crate::{
 
 /// Under which name the facade writes.
 pub const FIELD_MANAGER: &str = "mloc-facade";
-/// Where MLOC's tasks and workers are.
-const NAMESPACE: &str = "default";
 
 /// What the calls are answered from. Clones share everything.
 #[derive(Clone)]
@@ -83,7 +81,7 @@ pub fn guest(mloc: Mloc) -> Router {
 
 impl Mloc {
     async fn task(&self, id: &str) -> Result<Option<Arc<Task>>, Refusal> {
-        let (namespace, name) = id.split_once('/').unwrap_or((NAMESPACE, id));
+        let (namespace, name) = names::from_wire(id);
         let name = ObjectName { namespace: Some(namespace.to_owned()), name: name.to_owned() };
         Ok(self.objects.get::<Task>(&name).await?)
     }
@@ -105,11 +103,6 @@ impl Mloc {
 
 fn now(mloc: &Mloc) -> String {
     stamp(mloc.clock.now())
-}
-
-/// A time on MLOC's wire.
-fn told(at: Timestamp) -> String {
-    stamp(at)
 }
 
 impl From<FileError> for Refusal {

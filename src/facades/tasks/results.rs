@@ -14,11 +14,12 @@ use axum::{
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Mloc, NAMESPACE, now, records::phase, submit};
+use super::{Mloc, now, submit};
 use crate::{
     adapters::results::RESPONSES,
     api::task::{Task, TaskPhase},
     facades::reply::{Answer, Refusal, ok},
+    mloc::names::NAMESPACE,
     registry::ApiError,
 };
 
@@ -40,7 +41,7 @@ enum Verdict {
 fn verdict(task: &Task, worker: Option<&str>) -> Verdict {
     let status = task.status.clone().unwrap_or_default();
     let by = |other: &Option<String>| other.is_none() || worker.is_none() || worker == other.as_deref();
-    match phase(task) {
+    match task.phase() {
         TaskPhase::Done if status.result.is_some() => match by(&status.assigned_worker) {
             true => Verdict::Known,
             false => Verdict::Refuse("the task has a result of another worker"),
@@ -132,7 +133,7 @@ async fn recorded(mloc: &Mloc, id: &str) -> Result<(), Refusal> {
     let mut changes = registry.watch(&kind, Some(NAMESPACE), revision).await?;
     loop {
         let task = mloc.task(id).await?;
-        if task.is_none_or(|task| phase(&task).is_terminal()) {
+        if task.is_none_or(|task| task.phase().is_terminal()) {
             return Ok(());
         }
         match tokio::time::timeout_at(deadline, changes.next()).await {

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Mloc, NAMESPACE, records};
+use super::{Mloc, records};
 use crate::{
     api::task::{MlocDocument, Task, TaskSpec},
     facades::reply::{Answer, Refusal, ok},
@@ -20,6 +20,7 @@ use crate::{
         Refused,
         document::{check, parse},
         expand::{Dependency, Step, expand},
+        names::NAMESPACE,
     },
     registry::{ApiError, ObjectName, Reason},
     runtime::objects::Objects,

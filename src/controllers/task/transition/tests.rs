@@ -102,7 +102,7 @@ fn only_its_worker_can_fail_it(
 #[test]
 fn a_worker_that_was_taken_for_lost_may_still_succeed() {
     let lost = with(lost(&running(), "gone", at(1)).expect("it had it"));
-    assert_eq!(phase_of(&lost), TaskPhase::Waiting);
+    assert_eq!(lost.phase(), TaskPhase::Waiting);
     let done = succeeded(&lost, Some("w1"), None, at(2)).expect("it counts");
     assert_eq!((done.phase, done.assigned_worker.as_deref()), (TaskPhase::Done, Some("w1")));
     assert_eq!(succeeded(&lost, Some("w2"), None, at(2)), None);
