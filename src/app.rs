@@ -41,7 +41,7 @@ use crate::{
     },
     server::{self, Auth, Guest, ServerMetrics, ServerState},
     store::{EmbeddedStore, EngineError, Options, Store},
-    telemetry,
+    telemetry::{self, tasks::TaskMetrics},
 };
 use readiness::Lifecycle;
 use reality::World;
@@ -174,6 +174,8 @@ impl Parts {
         let mut supervisor = Supervisor::new();
         let mut exposition = telemetry::metrics();
         self.metrics.register(&mut exposition);
+        let task_metrics = TaskMetrics::default();
+        task_metrics.register(&mut exposition);
         let server_metrics = ServerMetrics::register(&mut exposition);
         let backups = server::backup(store.clone());
         spawn_store(&mut supervisor, store);
@@ -187,7 +189,7 @@ impl Parts {
             controllers::gpu::discovery::spawn(&context, &mut supervisor);
         }
         let mut guest = self.spawn_facade(&mut supervisor)?;
-        let mloc = self.spawn_tasks(&context, tasks_listener, &mut supervisor)?;
+        let mloc = self.spawn_tasks(&context, task_metrics, tasks_listener, &mut supervisor)?;
         guest.routes = guest.routes.merge(backups).merge(mloc);
         let state = ServerState {
             registry: self.registry,

@@ -3,6 +3,8 @@
 //! Field names are fixed, so that lines can be searched for: `object` (`Workload/default/web`), `kind`, `namespace`,
 //! `name`, `container`, `image`, `node`, `reason`, `error` (the whole chain), `elapsed_ms`, `revision`, `generation`.
 
+pub mod tasks;
+
 use std::io::IsTerminal;
 
 use prometheus_client::{metrics::info::Info, registry::Registry};

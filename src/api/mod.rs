@@ -87,12 +87,17 @@ pub mod label {
 pub mod annotation {
     /// On a Source: any new value has it read at once (a git repository: fetched). `status.handledRequest` repeats it then.
     pub const RECONCILE_AT: &str = "gaia.dev/reconcile-at";
+    /// On a Task that has failed: any new value has it tried again, as often as it may be. `status.handledRetry` repeats it then.
+    pub const RETRY_AT: &str = "gaia.dev/retry-at";
     /// On a Workload: the Promotion of its namespace that changes it, or changed it last.
     pub const PROMOTION: &str = "gaia.dev/promotion";
 }
 
 /// Held by a Workload while its containers may exist.
 pub const FINALIZER: &str = "gaia.dev/containers";
+
+/// Held by a Task: its results are removed before it is gone.
+pub const RESULTS_FINALIZER: &str = "gaia.dev/results";
 
 /// Held by a Promotion from its first effect on: one that is deleted half way is undone first.
 pub const PROMOTION_FINALIZER: &str = "gaia.dev/promotion";

@@ -70,6 +70,11 @@ pub struct TaskSpec {
     #[serde(default = "default_max_retries")]
     #[schemars(range(max = 100))]
     pub max_retries: u32,
+    /// It goes so many seconds after it has ended, with its results, though not before every task of its submission has, nor
+    /// while another one needs them. Absent: what the server keeps tasks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 3_155_760_000_u32))]
+    pub ttl_seconds_after_finished: Option<u32>,
     /// Do not dispatch it. Does not stop what is running.
     #[serde(default)]
     pub suspend: bool,
@@ -251,6 +256,9 @@ pub struct TaskStatus {
     pub started_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// The latest wish for further tries (`gaia.dev/retry-at`) that was heeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_retry: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<ShardCounts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,6 +345,8 @@ pub enum TaskReason {
     DependencyFailed,
     NoWorkerFits,
     NoWorkerFree,
+    /// It has claimed GPUs, and does not have them yet.
+    WaitingForGpu,
     Suspended,
     Dispatched,
     Running,
@@ -346,6 +356,8 @@ pub enum TaskReason {
     RetriesExhausted,
     /// Waits for the time of its next try.
     Retrying,
+    /// Somebody wants it tried again.
+    RetryRequested,
     /// It cannot be handed to a worker as it is.
     Invalid,
     Cancelled,

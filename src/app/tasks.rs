@@ -12,7 +12,11 @@ use crate::{
         results::ResultFiles,
     },
     config,
-    controllers::{self, task, worker},
+    controllers::{
+        self,
+        task::{self, retention::Limits},
+        worker,
+    },
     facades::tasks::{self as facade, Mloc},
     mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff},
     runtime::{
@@ -20,6 +24,7 @@ use crate::{
         supervisor::{Stage, Supervisor},
     },
     server,
+    telemetry::tasks::TaskMetrics,
 };
 
 /// Where results are kept unless told otherwise: in the data directory.
@@ -34,6 +39,7 @@ pub(super) async fn listen(settings: &config::Tasks) -> Result<Option<TcpListene
 
 fn settings(given: &config::Tasks) -> task::Settings {
     task::Settings {
+        limits: Limits { age: given.retention_age, done: given.retention_count, failed: given.dead_letters },
         backoff: Backoff { base: given.retry_base, max: given.retry_max },
         weights: Weights {
             cpu_only: given.cpu_only_weight,
@@ -51,6 +57,7 @@ impl Parts {
     pub(super) fn spawn_tasks(
         &self,
         context: &controllers::Context<RegistryObjects>,
+        metrics: TaskMetrics,
         listener: Option<TcpListener>,
         supervisor: &mut Supervisor,
     ) -> Result<Router, StartError> {
@@ -62,8 +69,13 @@ impl Parts {
         let directory = given.results_dir.clone().unwrap_or_else(|| self.config.data_dir.join(RESULTS));
         let results = ResultFiles::new(&directory).map_err(|source| StartError::Results { directory, source })?;
         let workers = worker::Settings { heartbeat_ttl: given.heartbeat_ttl };
-        worker::spawn(context, bus.clone(), workers, supervisor);
-        let reality = task::Reality { bus: bus.clone(), results: results.clone(), settings: settings(given) };
+        worker::spawn(context, bus.clone(), workers, metrics.clone(), supervisor);
+        let reality = task::Reality {
+            bus: bus.clone(),
+            results: results.clone(),
+            metrics: metrics.clone(),
+            settings: settings(given),
+        };
         task::spawn(context, reality, supervisor);
         let mloc = Mloc {
             objects: RegistryObjects { registry: self.registry.clone(), field_manager: facade::FIELD_MANAGER },
@@ -73,6 +85,7 @@ impl Parts {
             token: given.token.as_ref().map(|token| token.reveal().into()),
             most_bytes: given.most_upload_bytes,
             taking: facade::Taking::default(),
+            metrics,
         };
         if let Some(listener) = listener {
             let router = facade::router(mloc.clone());

@@ -1,5 +1,7 @@
 //! `gaia task`: documents for MLOC's workers are submitted, followed, shown and stopped; results are read and files fetched.
 
+mod workers;
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
@@ -14,7 +16,7 @@ use kube::{
     ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     CliError, Outcome,
@@ -41,7 +43,11 @@ pub enum TaskCommand {
     /// One task, and why it is as it is
     Show(ShowArgs),
     /// Do not run it; if it runs, take no notice of how it ends
-    Cancel(OneArgs),
+    Cancel(ManyArgs),
+    /// Try a task again that has failed, as often as a new one; what failed only with it follows
+    Retry(ManyArgs),
+    /// Who runs tasks, and what each is at
+    Workers(WorkersArgs),
     /// The result of a task, as JSON
     Results(OneArgs),
     /// A file that belongs to the result of a task
@@ -89,6 +95,25 @@ pub struct OneArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ManyArgs {
+    /// Id of the task
+    id: String,
+    /// And everything that was submitted with it: all stages of a pipeline
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkersArgs {
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct DownloadArgs {
     /// Id of the task
     id: String,
@@ -106,7 +131,9 @@ pub async fn run(command: TaskCommand, out: &mut dyn Write) -> Outcome {
         TaskCommand::Submit(args) => submit(args, out).await,
         TaskCommand::List(args) => list(args, out).await,
         TaskCommand::Show(args) => show(args, out).await,
-        TaskCommand::Cancel(args) => cancel(args, out).await,
+        TaskCommand::Cancel(args) => wish(args, "cancel", "cancelled", out).await,
+        TaskCommand::Retry(args) => wish(args, "retry", "retried", out).await,
+        TaskCommand::Workers(args) => workers::list(args.output, &args.server, out).await,
         TaskCommand::Results(args) => results(args, out).await,
         TaskCommand::Download(args) => download(args, out).await,
     }
@@ -198,10 +225,20 @@ async fn show(args: ShowArgs, out: &mut dyn Write) -> Outcome {
     Ok(0)
 }
 
-async fn cancel(args: OneArgs, out: &mut dyn Write) -> Outcome {
+/// `verb` is asked of a task, or of all that were submitted with it; the answer names them under `told`.
+async fn wish(args: ManyArgs, verb: &str, told: &str, out: &mut dyn Write) -> Outcome {
     let session = Session::connect(&args.server)?;
-    session.merge::<Task>(Some(NAMESPACE), &args.id, json!({"spec": {"cancel": true}})).await?;
-    writeln!(out, "{} is asked to stop", label::<Task>(&args.id))?;
+    check_name("a task", &args.id)?;
+    let scope = if args.all { "submission" } else { "task" };
+    let request = built(Request::post(format!("{TASKS}/{}/{verb}?scope={scope}", args.id)).body(Vec::new()))?;
+    let answer = session.ask(request).await.map_err(while_(format!("cannot {verb} {}", args.id)))?;
+    let tasks: Vec<&str> = answer[told].as_array().into_iter().flatten().map(words).collect();
+    if tasks.is_empty() {
+        writeln!(out, "nothing is left to {verb}")?;
+    }
+    for task in tasks {
+        writeln!(out, "{} {told}", label::<Task>(task))?;
+    }
     Ok(0)
 }
 

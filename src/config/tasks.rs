@@ -27,6 +27,12 @@ pub struct Tasks {
     /// `16Gi` asks for nothing, as MLOC had it.
     pub lenient_memory: bool,
     pub most_upload_bytes: u64,
+    /// How long a task is kept after its end, unless it says so itself.
+    pub retention_age: Duration,
+    /// How many tasks that ended well, or were cancelled, are kept.
+    pub retention_count: usize,
+    /// How many that failed.
+    pub dead_letters: usize,
 }
 
 impl Default for Tasks {
@@ -46,6 +52,9 @@ impl Default for Tasks {
             most_shards: 8,
             lenient_memory: false,
             most_upload_bytes: 256 << 30,
+            retention_age: Duration::from_secs(7 * 24 * 3600),
+            retention_count: 10_000,
+            dead_letters: 500,
         }
     }
 }
@@ -85,6 +94,13 @@ impl Tasks {
                 text("GAIA_TASKS_MAX_UPLOAD_BYTES"),
                 default.most_upload_bytes,
             )?,
+            retention_age: seconds("GAIA_TASKS_RETENTION_SEC", default.retention_age)?,
+            retention_count: number(
+                "GAIA_TASKS_RETENTION_COUNT",
+                text("GAIA_TASKS_RETENTION_COUNT"),
+                default.retention_count,
+            )?,
+            dead_letters: number("TASK_DLQ_LIMIT", text("TASK_DLQ_LIMIT"), default.dead_letters)?,
         })
     }
 }

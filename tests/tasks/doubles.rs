@@ -28,6 +28,8 @@ pub struct Manners {
     /// Of its heartbeat key.
     pub ttl: Duration,
     pub cores: u32,
+    /// uuids of its cards.
+    pub cards: Vec<String>,
     /// Told to before it listens; until then it is registered and idle.
     pub listens: Option<Arc<Notify>>,
     /// Of a hundred messages it says so many not at all, and so many twice.
@@ -43,6 +45,7 @@ impl Default for Manners {
             generation: Generation::First,
             ttl: Duration::from_secs(120),
             cores: 8,
+            cards: vec!["GPU-0".to_owned(), "GPU-1".to_owned()],
             listens: None,
             lost_percent: 0,
             doubled_percent: 0,
@@ -150,10 +153,12 @@ async fn beat(client: redis::Client, id: String, ttl: Duration) {
 impl Worker {
     async fn register(&mut self) {
         let key = format!("worker:{}", self.id);
+        let card = |(index, uuid): (usize, &String)| json!({"index": index, "name": "NVIDIA H200", "uuid": uuid});
+        let cards: Vec<Value> = self.manners.cards.iter().enumerate().map(card).collect();
         let hardware = json!({"cpu": {"logical_cores": self.manners.cores, "model": "x86_64"},
             "memory": {"total_bytes": 64u64 << 30}, "network": {"ip": "127.0.0.1"},
             "gpu": {"driver_version": null, "cuda_version": null,
-                "gpus": [{"index": 0, "name": "NVIDIA H200", "uuid": "GPU-0"}, {"index": 1, "name": "NVIDIA H200", "uuid": "GPU-1"}]}});
+                "gpus": cards}});
         let fields = [
             ("worker_id", self.id.clone()),
             ("status", "STARTING".to_owned()),
@@ -248,8 +253,11 @@ impl Worker {
         if document["spec"]["double"]["hangs"] == json!(true) {
             std::future::pending::<()>().await;
         }
+        let runs = self.ledger.counts().get(&task).copied().unwrap_or_default();
+        let fails = document["spec"]["double"]["fails_times"].as_u64().is_some_and(|times| runs as u64 <= times);
         let error = match document["spec"]["double"]["fails"].as_str() {
             Some(error) => Some(error.to_owned()),
+            None if fails => Some("boom".to_owned()),
             None => self.deliver(&task, document).await.err(),
         };
         match &error {

@@ -15,6 +15,7 @@
 //! | 8 amounts | `src/mloc/amounts`, `src/mloc/needs` |
 //! | 9 two-stage templates | `pipelines::an_archive_…` |
 //! | 10 restart | `losses::a_kill_of_gaia_…` |
+//! | 10 no trimming | `keeping` |
 //! | 12 Redis restart | `losses::a_restart_of_redis_…` |
 //! | 14 foreign results | `src/facades/tasks/results`, `wire` |
 //! | 15 poison documents | `wire`, `src/mloc/document` |
@@ -23,8 +24,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cards;
 mod doubles;
+mod keeping;
 mod losses;
+mod many;
 mod pipelines;
 mod redis;
 mod running;

@@ -151,6 +151,14 @@ impl World {
         assert_eq!(status, 200, "{answer}");
     }
 
+    /// Makes an object of our own API; `path` is that of its collection.
+    pub async fn create(&self, path: &str, object: Value) {
+        let url = format!("{}/apis/gaia.dev/v1alpha1/{path}", self.main_url());
+        let request = self.client.post(url).header("content-type", "application/json").body(object.to_string());
+        let (status, answer) = answer(request).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+
     pub async fn submit(&self, yaml: &str) -> (StatusCode, Value) {
         let request = self.request(Method::POST, "/api/v1/tasks").header("content-type", "text/yaml");
         answer(request.body(yaml.to_owned())).await

@@ -180,6 +180,30 @@ impl ResultFiles {
         found
     }
 
+    /// Removes everything that is kept of a task. It is gone at once or not at all: moved aside first, from where the next start
+    /// removes it if this process ends in between.
+    pub async fn remove(&self, task: &str) -> Result<(), FileError> {
+        let directory = self.directory(task);
+        let found = match fs::symlink_metadata(&directory).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("look at the directory of a task")(error)),
+        };
+        if !found.is_dir() {
+            // A link somebody put there: what it leads to is not ours.
+            return fs::remove_file(&directory).await.map_err(io_error("remove a link"));
+        }
+        fs::create_dir_all(self.root.join(INCOMING)).await.map_err(io_error("make a directory for what goes"))?;
+        let aside = self.root.join(INCOMING).join(uuid::Uuid::new_v4().to_string());
+        // What cannot be moved (a mount) is removed where it is.
+        let gone = match fs::rename(&directory, &aside).await {
+            Ok(()) => aside,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) => directory,
+        };
+        fs::remove_dir_all(&gone).await.map_err(io_error("remove the directory of a task"))
+    }
+
     /// Where a task's files are when no link leads elsewhere. None: there is no root yet.
     async fn real_directory(&self, task: &str) -> Option<PathBuf> {
         Some(fs::canonicalize(&*self.root).await.ok()?.join(sanitised(task)))

@@ -114,3 +114,19 @@ async fn artifacts_of_later_generations_are_found() {
     assert!(files.find("t", "a.bin").await.expect("a name").is_some());
     assert!(files.find("t", "b.bin").await.expect("a name").is_none());
 }
+
+#[tokio::test]
+async fn what_is_removed_is_gone_at_once_and_nothing_beside_it() {
+    let (_kept, files) = files();
+    for task in ["t", "other"] {
+        files.upload(task, "a.bin", chunks(&["bytes"]), 1024).await.expect("uploaded");
+    }
+    files.remove("t").await.expect("removed");
+    files.remove("t").await.expect("it is gone");
+    files.remove("never").await.expect("it never was");
+    assert_eq!((files.artifacts("t").await.len(), files.artifacts("other").await.len()), (0, 1));
+    assert_eq!(std::fs::read_dir(files.root.join(INCOMING)).map(Iterator::count).unwrap_or_default(), 0);
+    std::os::unix::fs::symlink(files.directory("other"), files.directory("link")).expect("linked");
+    files.remove("link").await.expect("removed");
+    assert_eq!(files.artifacts("other").await.len(), 1, "what a link leads to is another's");
+}

@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 
 use futures::future;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
 use super::{
     Tasks,
     assign::assign,
+    cards::Right,
     silence::Reminder,
     transition,
     view::{Key, key_of, wire_id},
 };
 use crate::{
     adapters::bus::{Dispatch, ShardOf},
-    api::task::{Task, TaskPhase},
+    api::task::{Task, TaskPhase, TaskStatus},
     mloc::placeholders::{self, Context, Whole},
     runtime::objects::Objects,
 };
@@ -30,10 +32,33 @@ impl<O: Objects> Tasks<O> {
             return;
         }
         let now = self.clock.now();
-        let mut changes = Vec::new();
+        let (mut changes, mut claims, mut useless) = (Vec::new(), Vec::new(), Vec::new());
         {
-            let seekers = self.view.seekers();
-            let idle = self.view.idle();
+            let mut idle = self.view.idle();
+            let mut seekers = Vec::new();
+            for (key, seeker) in self.view.seekers() {
+                let right = seeker.needs.gpu.as_ref().map_or(Right::Free, |_| self.view.cards.right(key));
+                let Some(task) = self.view.task(key) else { continue };
+                match right {
+                    Right::Free => seekers.push((key, seeker)),
+                    Right::Waits(why) => {
+                        let status = transition::awaits_gpu(task, &why, now);
+                        changes.extend((task.status.as_ref() != Some(&status)).then(|| (key.clone(), status)));
+                    }
+                    // Who holds cards goes before all others: the cards do nothing meanwhile.
+                    Right::Holds(cards) => {
+                        let fits = |hardware| {
+                            self.view.cards.has(hardware, &cards) && seeker.needs.missing(hardware).is_none()
+                        };
+                        if let Some(place) = idle.iter().position(|idle| fits(idle.hardware)) {
+                            let worker = idle.remove(place).id;
+                            changes.push((key.clone(), self.handed(task, worker, now)));
+                        } else if !self.view.live().any(|hand| fits(&hand.hardware)) {
+                            useless.push(key.clone());
+                        }
+                    }
+                }
+            }
             let all: Vec<_> = seekers.iter().map(|(_, seeker)| *seeker).collect();
             let pairs = assign(&all, &idle, &self.view.running(), all.len(), &self.reality.settings.weights);
             let chosen: HashMap<usize, usize> = pairs.into_iter().collect();
@@ -41,8 +66,11 @@ impl<O: Objects> Tasks<O> {
             for (n, (key, seeker)) in seekers.iter().enumerate() {
                 let Some(task) = self.view.task(key) else { continue };
                 if let Some(worker) = chosen.get(&n).map(|place| &idle[*place]) {
-                    let incarnation = self.view.worker(worker.id).and_then(|hand| hand.incarnation.as_deref());
-                    changes.push(((*key).clone(), transition::dispatched(task, worker.id, incarnation, now)));
+                    if let Some(claim) = self.view.cards.needed(task, seeker.needs.gpu.as_ref(), worker.hardware) {
+                        claims.push(((*key).clone(), claim));
+                        continue;
+                    }
+                    changes.push(((*key).clone(), self.handed(task, worker.id, now)));
                     continue;
                 }
                 let fitting = fits.entry(seeker.needs).or_insert_with(|| self.view.fits(seeker.needs));
@@ -51,6 +79,11 @@ impl<O: Objects> Tasks<O> {
                 }
             }
         }
+        for key in useless {
+            self.view.cards.give_up(&key);
+            self.retries.insert(key, now);
+        }
+        self.claim(claims).await;
         let written = self.write(changes).await;
         let dispatched: Vec<Key> = written
             .into_iter()
@@ -65,6 +98,11 @@ impl<O: Objects> Tasks<O> {
         for key in &dispatched {
             self.dirty.remove(key);
         }
+    }
+
+    fn handed(&self, task: &Task, worker: &str, now: Timestamp) -> TaskStatus {
+        let incarnation = self.view.worker(worker).and_then(|hand| hand.incarnation.as_deref());
+        transition::dispatched(task, worker, incarnation, now)
     }
 
     /// Publishes tasks whose dispatch is recorded. What cannot be published now is when its worker's silence is noticed.

@@ -105,6 +105,7 @@ impl<O: Objects> Tasks<O> {
     fn is_free_of(&mut self, worker: &str, task: &Key) {
         if self.view.occupied.get(worker) == Some(task) {
             self.view.occupied.remove(worker);
+            self.left_behind.insert(task.clone());
         }
     }
 

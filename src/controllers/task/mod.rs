@@ -14,10 +14,14 @@
 //!    ended, its outcome is unknown, which counts as a failure.
 //! 5. A worker that is gone, or is another process now, has lost it: it goes to another at once.
 //!
+//! A task that asks for GPUs of this host claims them before step 2 ([`cards`]). What is over is kept for a while ([`retention`]).
+//!
 //! Guarantees: no task is handed to two workers at once unless one of them was taken for dead; each has one recorded end.
 //! Messages that are lost, doubled or late cost time, never a task. Assumption: a worker runs what it hears in order, one at a time.
 
 pub mod assign;
+pub mod cards;
+pub mod retention;
 pub mod sharding;
 pub mod silence;
 pub mod transition;
@@ -45,7 +49,9 @@ use crate::{
         results::ResultFiles,
     },
     api::{
-        task::{Task, TaskReason, TaskStatus},
+        gpu::Gpu,
+        gpuclaim::GpuClaim,
+        task::{Task, TaskPhase, TaskReason, TaskStatus},
         worker::Worker,
     },
     mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff},
@@ -57,7 +63,9 @@ use crate::{
         reconciler::reference,
         supervisor::{Stage, Supervisor},
     },
+    telemetry::tasks::TaskMetrics,
 };
+use retention::Limits;
 use transition::{Next, holder};
 use view::{Key, View, key_of, object_name};
 
@@ -76,6 +84,7 @@ pub struct Settings {
     pub backoff: Backoff,
     pub weights: Weights,
     pub reading: MemoryReading,
+    pub limits: Limits,
 }
 
 /// What tasks touch beyond objects.
@@ -83,6 +92,7 @@ pub struct Settings {
 pub struct Reality {
     pub bus: SharedBus,
     pub results: ResultFiles,
+    pub metrics: TaskMetrics,
     pub settings: Settings,
 }
 
@@ -96,11 +106,16 @@ pub fn spawn<O: Objects>(context: &Context<O>, reality: Reality, supervisor: &mu
         reality,
         dirty: BTreeSet::new(),
         divided: BTreeSet::new(),
+        unheld: BTreeSet::new(),
+        leaving: BTreeSet::new(),
+        left_behind: BTreeSet::new(),
+        replaced: BTreeSet::new(),
         retries: BTreeMap::new(),
         reminders: HashMap::new(),
         heard: Vec::new(),
         unknown: Listed::default(),
         next_look: None,
+        next_sweep: Instant::now(),
     };
     supervisor.spawn(Stage::Controllers, "task-controller", |shutdown| async move {
         // A pass that is cut off leaves every write whole; what was written and not published is found at the next start.
@@ -112,6 +127,8 @@ pub fn spawn<O: Objects>(context: &Context<O>, reality: Reality, supervisor: &mu
 enum News {
     Task(Box<Event<Task>>),
     Worker(Box<Event<Worker>>),
+    Card(Box<Event<Gpu>>),
+    Claim(Box<Event<GpuClaim>>),
     Bus(BusEvent),
     /// A result was stored; none: several may have been.
     Stored(Option<String>),
@@ -140,6 +157,12 @@ struct Tasks<O: Objects> {
     dirty: BTreeSet<Key>,
     /// To be looked after ([`sharding`]).
     divided: BTreeSet<Key>,
+    /// To be given a finalizer, to be let go, and deleted ones whose workers were still at them ([`retention`]).
+    unheld: BTreeSet<Key>,
+    leaving: BTreeSet<Key>,
+    left_behind: BTreeSet<Key>,
+    /// Parts of tasks that are tried again: to be deleted.
+    replaced: BTreeSet<Key>,
     /// When a held task is looked at again.
     retries: BTreeMap<Key, Timestamp>,
     /// How often a dispatch was repeated, and when it is the next time.
@@ -149,6 +172,8 @@ struct Tasks<O: Objects> {
     unknown: Listed,
     /// When the bus is looked at.
     next_look: Option<Instant>,
+    /// When what is over is looked at.
+    next_sweep: Instant,
 }
 
 impl<O: Objects> Tasks<O> {
@@ -167,14 +192,18 @@ impl<O: Objects> Tasks<O> {
             for news in batch {
                 self.take(news, &mut results);
             }
-            if self.unknown.tasks || self.unknown.workers {
+            if self.unknown.tasks || self.unknown.workers || self.view.cards.unknown.any() {
                 continue;
             }
             self.deliver(results).await;
             self.hear().await;
             self.pass().await;
+            self.count();
             if self.next_look.is_some_and(|at| at <= Instant::now()) {
                 self.look().await;
+            }
+            if self.next_sweep <= Instant::now() {
+                self.sweep().await;
             }
         }
     }
@@ -188,9 +217,11 @@ impl<O: Objects> Tasks<O> {
                 Err(RecvError::Closed) => None,
             }
         });
-        let all: [BoxStream<'static, News>; 4] = [
+        let all: [BoxStream<'static, News>; 6] = [
             self.objects.watch::<Task>().map(|event| News::Task(event.into())).boxed(),
             self.objects.watch::<Worker>().map(|event| News::Worker(event.into())).boxed(),
+            self.objects.watch::<Gpu>().map(|event| News::Card(event.into())).boxed(),
+            self.objects.watch::<GpuClaim>().map(|event| News::Claim(event.into())).boxed(),
             self.reality.bus.events().map(News::Bus).boxed(),
             stored.boxed(),
         ];
@@ -203,13 +234,19 @@ impl<O: Objects> Tasks<O> {
             let wait = at.duration_since(now);
             Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
-        [retry, self.next_look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + IDLE)
+        [retry, self.next_look, Some(self.next_sweep)]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + IDLE)
     }
 
     fn take(&mut self, news: News, results: &mut Vec<Option<String>>) {
         match news {
             News::Task(event) => self.take_task(*event, results),
             News::Worker(event) => self.take_worker(*event),
+            News::Card(event) => self.view.cards.take_card(*event),
+            News::Claim(event) => self.dirty.extend(self.view.cards.take_claim(*event)),
             News::Bus(event) if self.heard.len() < MOST_HEARD => self.heard.push(event),
             News::Bus(_) => self.look_soon(),
             News::Stored(task) => results.push(task),
@@ -242,6 +279,7 @@ impl<O: Objects> Tasks<O> {
                 if let Some(worker) = holder(&task) {
                     self.view.occupied.insert(worker.to_owned(), key.clone());
                 }
+                self.left_behind.insert(key.clone());
                 self.dirty.extend(self.view.remove(&key));
             }
         }
@@ -260,6 +298,9 @@ impl<O: Objects> Tasks<O> {
     }
 
     fn put(&mut self, task: std::sync::Arc<Task>) {
+        if task.phase().is_terminal() {
+            self.sweep_soon();
+        }
         self.dirty.extend(self.view.put(task));
     }
 
@@ -269,6 +310,8 @@ impl<O: Objects> Tasks<O> {
         self.dirty.extend(self.retries.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
         self.settle(now).await;
         self.divide().await;
+        self.settle(now).await;
+        self.give_back().await;
         self.settle(now).await;
         self.hand_out().await;
     }
@@ -283,7 +326,10 @@ impl<O: Objects> Tasks<O> {
                     }
                 }
                 self.write(changes).await;
+                self.hold_all().await;
+                self.replace_all().await;
             }
+            self.leave_all().await;
             if self.divided.is_empty() {
                 return;
             }
@@ -298,6 +344,27 @@ impl<O: Objects> Tasks<O> {
             self.view.seeking.remove(key);
             return None;
         };
+        if retention::is_leaving(&task) {
+            self.view.seeking.remove(key);
+            if retention::is_held(&task) {
+                self.leaving.insert(key.clone());
+            }
+            return None;
+        }
+        if !task.phase().is_terminal() && !retention::is_held(&task) {
+            self.view.seeking.remove(key);
+            self.unheld.insert(key.clone());
+            return None;
+        }
+        if transition::is_asked_again(&task) {
+            // Parts of before go first: those that are made then have their names.
+            let parts = self.view.parts(key).into_values().map(|part| key_of(&part)).collect::<Vec<_>>();
+            if parts.is_empty() {
+                return Some(transition::retried(&task, now));
+            }
+            self.replaced.extend(parts);
+            return None;
+        }
         if transition::parts_of(&task).is_some() {
             self.view.seeking.remove(key);
             self.divided.insert(key.clone());
@@ -371,15 +438,20 @@ impl<O: Objects> Tasks<O> {
     }
 
     async fn look_again(&mut self, key: &Key, reason: Reason, message: &str) {
-        match self.objects.get::<Task>(&object_name(key)).await {
-            Ok(Some(task)) => self.put(task),
-            Ok(None) => self.dirty.extend(self.view.remove(key)),
-            Err(_) => {}
-        }
+        self.look_at(key).await;
         if !matches!(reason, Reason::Conflict | Reason::NotFound) {
             warn!(task = key.1, message, "the status of a task cannot be written");
             // The store may be full or closing; nothing is lost by trying later.
             self.retries.insert(key.clone(), self.clock.now() + LOOK);
+        }
+    }
+
+    /// Takes a task as it is in the store.
+    async fn look_at(&mut self, key: &Key) {
+        match self.objects.get::<Task>(&object_name(key)).await {
+            Ok(Some(task)) => self.put(task),
+            Ok(None) => self.dirty.extend(self.view.remove(key)),
+            Err(_) => {}
         }
     }
 
@@ -391,6 +463,7 @@ impl<O: Objects> Tasks<O> {
             return;
         }
         let name = task.metadata.name.as_deref().unwrap_or_default();
+        self.count_change(before, task, status, reason);
         info!(task = name, reason, worker = status.assigned_worker, "task changed");
         let bad = [
             TaskReason::WorkerFailed,
@@ -398,11 +471,39 @@ impl<O: Objects> Tasks<O> {
             TaskReason::RetriesExhausted,
             TaskReason::DependencyFailed,
             TaskReason::NoWorkerFits,
+            TaskReason::WaitingForGpu,
             TaskReason::Invalid,
         ];
         if let Some(bad) = bad.into_iter().find(|bad| <&str>::from(*bad) == reason) {
             self.recorder.record(&reference(task), Note::warning(bad.into(), bad.into(), message));
         }
+    }
+
+    fn count_change(&self, before: &Task, task: &Task, status: &TaskStatus, reason: &str) {
+        let metrics = &self.reality.metrics;
+        let again = [TaskReason::WorkerFailed, TaskReason::WorkerLost].map(<&str>::from);
+        match status.phase {
+            phase if phase == before.phase() => {}
+            TaskPhase::Done => {
+                let end = status.finished_at.as_ref().map_or_else(|| self.clock.now(), |at| at.0);
+                let took = end.duration_since(task.submitted_at()).as_secs_f64();
+                metrics.done(&task.spec.document.spec.task_type, took);
+            }
+            TaskPhase::Failed => drop(metrics.failed.inc()),
+            TaskPhase::Cancelled => drop(metrics.cancelled.inc()),
+            TaskPhase::Dispatched => drop(metrics.dispatched.inc()),
+            TaskPhase::Waiting if again.contains(&reason) => drop(metrics.requeued.inc()),
+            TaskPhase::Waiting | TaskPhase::Pending => {}
+        }
+    }
+
+    /// What the gauges show.
+    fn count(&self) {
+        for (phase, count) in self.view.phases() {
+            self.reality.metrics.phase(phase.into(), count);
+        }
+        let (idle, running, lost) = self.view.workforce();
+        self.reality.metrics.workers(idle, running, lost);
     }
 
     fn look_soon(&mut self) {

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     adapters::bus::stamp,
+    api::RESULTS_FINALIZER,
     api::task::{MlocDocument, Shard, ShardCounts, Task, TaskPhase, TaskSpec, TaskStatus},
     mloc::{aggregate::aggregate, placeholders, shards},
     registry::Reason,
@@ -128,6 +129,19 @@ impl<O: Objects> Tasks<O> {
         }
     }
 
+    /// Deletes the parts of tasks that are tried again.
+    pub(super) async fn replace_all(&mut self) {
+        for key in std::mem::take(&mut self.replaced) {
+            if let Err(error) = self.objects.delete::<Task>(&object_name(&key)).await {
+                warn!(task = key.1, %error, "a part of a task that is tried again cannot be deleted");
+                let parent = self.view.task(&key).and_then(|part| part.spec.shard.as_ref().map(|s| s.parent.clone()));
+                if let Some(parent) = parent {
+                    self.retries.insert((key.0, parent), self.clock.now() + super::LOOK);
+                }
+            }
+        }
+    }
+
     async fn make(&mut self, task: &Task, key: &Key, total: u32, missing: &[u32]) {
         let document = self.document(task, key).await;
         // It was divided into so many before: it is again.
@@ -201,11 +215,13 @@ fn part(task: &Task, index: u32, total: u32, document: &Value) -> Option<Task> {
         submitted_at: task.spec.submitted_at.clone(),
         priority: task.spec.priority,
         max_retries: task.spec.max_retries,
+        ttl_seconds_after_finished: task.spec.ttl_seconds_after_finished,
         ..TaskSpec::default()
     };
     let mut part = Task::new(&part_name(&parent, index), spec);
     part.metadata = ObjectMeta {
         namespace: task.metadata.namespace.clone(),
+        finalizers: Some(vec![RESULTS_FINALIZER.to_owned()]),
         owner_references: task.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..part.metadata
     };

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use crate::{
     adapters::{bus::stamp, results::Posted},
     api::{
+        annotation,
         condition::{self, ConditionStatus},
         task::{ShardCounts, Task, TaskPhase, TaskReason, TaskResult, TaskStatus},
     },
@@ -21,6 +22,8 @@ use crate::{
 
 /// The condition of a task: True once it is done.
 pub const COMPLETE: &str = "Complete";
+/// Of workers that could run a task so many are named.
+const NAMED: usize = 4;
 /// As MLOC says it.
 const NO_WORKER: &str = "No suitable IDLE worker; retrying shortly";
 
@@ -65,7 +68,7 @@ pub enum Next {
 /// Of a task that no worker has: whether it may go to one.
 pub fn next(task: &Task, dependencies: &[Upstream], now: Timestamp) -> Next {
     let phase = task.phase();
-    if phase.is_terminal() {
+    if phase.is_terminal() && !may_come_back(task, dependencies) {
         return Next::Stay;
     }
     if task.spec.cancel {
@@ -98,6 +101,36 @@ pub fn next(task: &Task, dependencies: &[Upstream], now: Timestamp) -> Next {
     }
 }
 
+/// It failed only with what it depends on, and that is tried again.
+fn may_come_back(task: &Task, dependencies: &[Upstream]) -> bool {
+    let with_another = task.status.as_ref().and_then(told).is_some_and(|(reason, _)| {
+        let dependency: &str = TaskReason::DependencyFailed.into();
+        reason == dependency
+    });
+    let hope = dependencies.iter().all(|upstream| matches!(upstream, Upstream::Done | Upstream::Going));
+    task.phase() == TaskPhase::Failed && with_another && hope
+}
+
+/// Somebody wants further tries of a task that has failed, and has not got them yet.
+pub fn is_asked_again(task: &Task) -> bool {
+    let asked = asked_again(task);
+    task.phase() == TaskPhase::Failed && asked.is_some() && status_of(task).handled_retry.as_ref() != asked
+}
+
+fn asked_again(task: &Task) -> Option<&String> {
+    task.metadata.annotations.as_ref()?.get(annotation::RETRY_AT)
+}
+
+/// It is tried again, as often as a new one.
+pub fn retried(task: &Task, now: Timestamp) -> TaskStatus {
+    let message = "it is tried again by request".to_owned();
+    let mut status = waiting(task, TaskPhase::Pending, TaskReason::RetryRequested, None, message, now);
+    (status.retries, status.next_retry_at, status.shards) = (0, None, None);
+    (status.dispatched_at, status.started_at, status.assigned_incarnation) = (None, None, None);
+    (status.result, status.artifacts) = (None, Vec::new());
+    status
+}
+
 fn changed(task: &Task, status: TaskStatus) -> Next {
     match task.status.as_ref() == Some(&status) {
         true => Next::Stay,
@@ -105,10 +138,13 @@ fn changed(task: &Task, status: TaskStatus) -> Next {
     }
 }
 
-/// No worker could be given to it. `fits`: how many of those that live could do it, none of which is free; or why none can.
-pub fn unserved(task: &Task, fits: &Result<usize, String>, now: Timestamp) -> TaskStatus {
+/// No worker could be given to it. `fits`: who of those that live could do it, none of whom is free; or why none can.
+pub fn unserved(task: &Task, fits: &Result<Vec<String>, String>, now: Timestamp) -> TaskStatus {
     let message = match fits {
-        Ok(busy) => format!("{busy} of the workers can do it, and none of them is free"),
+        Ok(busy) => match busy.as_slice() {
+            [one] => format!("{one} can do it, and is busy"),
+            some => format!("{} can do it, and are busy", some_of(some)),
+        },
         Err(why) => why.clone(),
     };
     // What a worker said of its failure is worth more than that there is none now.
@@ -117,9 +153,23 @@ pub fn unserved(task: &Task, fits: &Result<usize, String>, now: Timestamp) -> Ta
     waiting(task, TaskPhase::Waiting, why_unserved(fits), error, message, now)
 }
 
-/// Whether its status says so already. How many are busy is not worth a write, or every task would be written with every change
+/// It has claimed cards, and does not have them.
+pub fn awaits_gpu(task: &Task, why: &str, now: Timestamp) -> TaskStatus {
+    let error = status_of(task).error.filter(|_| status_of(task).retries > 0);
+    waiting(task, TaskPhase::Waiting, TaskReason::WaitingForGpu, error, why.to_owned(), now)
+}
+
+/// The first few by name, and how many more.
+fn some_of(workers: &[String]) -> String {
+    match workers.len().checked_sub(NAMED) {
+        None | Some(0) => workers.join(", "),
+        Some(more) => format!("{} and {more} more", workers[..NAMED].join(", ")),
+    }
+}
+
+/// Whether its status says so already. Who is busy is not worth a write, or every task would be written with every change
 /// of any worker.
-pub fn is_told(task: &Task, fits: &Result<usize, String>) -> bool {
+pub fn is_told(task: &Task, fits: &Result<Vec<String>, String>) -> bool {
     let Some(status) = &task.status else { return false };
     let reason: &'static str = why_unserved(fits).into();
     let told = told(status)
@@ -127,7 +177,7 @@ pub fn is_told(task: &Task, fits: &Result<usize, String>) -> bool {
     told && status.phase == TaskPhase::Waiting && status.observed_generation == task.metadata.generation
 }
 
-fn why_unserved(fits: &Result<usize, String>) -> TaskReason {
+fn why_unserved(fits: &Result<Vec<String>, String>) -> TaskReason {
     if fits.is_ok() { TaskReason::NoWorkerFree } else { TaskReason::NoWorkerFits }
 }
 
@@ -335,6 +385,7 @@ fn waiting(
 ) -> TaskStatus {
     let mut status = begin(task);
     status.phase = phase;
+    status.finished_at = None;
     status.assigned_worker = None;
     status.error = error;
     tell(&mut status, ConditionStatus::False, reason, message, now);
@@ -344,6 +395,8 @@ fn waiting(
 fn begin(task: &Task) -> TaskStatus {
     let mut status = status_of(task);
     status.observed_generation = task.metadata.generation;
+    // One that was asked for while it still went on is no reason to begin again after its end.
+    status.handled_retry = asked_again(task).cloned().or(status.handled_retry);
     status
 }
 

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 
 use super::{
     assign::{Idle, Seeker},
+    cards::Cards,
+    retention::{Kept, group_of, is_leaving},
     transition::{Upstream, holder},
 };
 use crate::{
@@ -75,6 +77,9 @@ pub struct View {
     /// Workers that are at work on something that is no task of theirs any more, until they say that they are idle.
     pub occupied: HashMap<String, Key>,
     reading: MemoryReading,
+    pub cards: Cards,
+    /// How many tasks are in each phase.
+    phases: HashMap<TaskPhase, usize>,
 }
 
 impl View {
@@ -105,6 +110,7 @@ impl View {
         if self.tasks.get(&key).is_some_and(|known| revision(&known.task) >= revision(&task)) {
             return Vec::new();
         }
+        let before = self.tasks.get(&key).is_some_and(|known| known.task.phase().is_terminal());
         self.forget(&key);
         if let Some(worker) = holder(&task) {
             self.held.entry(worker.to_owned()).or_default().insert(key.clone());
@@ -120,9 +126,10 @@ impl View {
             since: task.submitted_at(),
             task,
         };
+        *self.phases.entry(known.task.phase()).or_default() += 1;
         let ended = known.task.phase().is_terminal();
         self.tasks.insert(key.clone(), known);
-        let mut concerned = if ended { self.dependents_of(&key) } else { Vec::new() };
+        let mut concerned = if ended != before { self.dependents_of(&key) } else { Vec::new() };
         if let Some(shard) = &self.tasks[&key].task.spec.shard {
             let whole = (key.0.clone(), shard.parent.clone());
             self.parts.entry(whole.clone()).or_default().insert(shard.index, key.clone());
@@ -135,14 +142,27 @@ impl View {
     /// A task was deleted. Answers who must be looked at again.
     pub fn remove(&mut self, key: &Key) -> Vec<Key> {
         self.forget(key);
-        self.tasks.remove(key);
+        let removed = self.tasks.remove(key);
         self.seeking.remove(key);
-        self.parts.remove(key);
-        self.dependents_of(key)
+        let mut concerned = self.dependents_of(key);
+        if let Some(shard) = removed.and_then(|known| known.task.spec.shard.clone()) {
+            let whole = (key.0.clone(), shard.parent);
+            if let Some(parts) = self.parts.get_mut(&whole) {
+                parts.retain(|_, part| part != key);
+                if parts.is_empty() {
+                    self.parts.remove(&whole);
+                }
+            }
+            concerned.push(whole);
+        }
+        concerned
     }
 
     fn forget(&mut self, key: &Key) {
         let Some(known) = self.tasks.get(key) else { return };
+        if let Some(count) = self.phases.get_mut(&known.task.phase()) {
+            *count = count.saturating_sub(1);
+        }
         if let Some(worker) = holder(&known.task)
             && let Some(held) = self.held.get_mut(worker)
         {
@@ -162,6 +182,20 @@ impl View {
     pub fn parts(&self, key: &Key) -> BTreeMap<u32, Arc<Task>> {
         let parts = self.parts.get(key).into_iter().flatten();
         parts.filter_map(|(index, part)| Some((*index, self.task(part)?.clone()))).collect()
+    }
+
+    /// Every task as far as its keeping is concerned.
+    pub fn kept(&self) -> impl Iterator<Item = Kept> {
+        let needs = |group: &Key, dependent: &Key| {
+            let task = self.task(dependent)?;
+            let over = matches!(task.phase(), TaskPhase::Done | TaskPhase::Cancelled);
+            (!over && group_of(dependent, task) != *group).then_some(())
+        };
+        self.tasks.iter().filter(|(_, known)| !is_leaving(&known.task)).map(move |(key, known)| {
+            let group = group_of(key, &known.task);
+            let needed = self.dependents.get(key).into_iter().flatten().any(|other| needs(&group, other).is_some());
+            Kept::of(key, &known.task, needed)
+        })
     }
 
     fn dependents_of(&self, key: &Key) -> Vec<Key> {
@@ -205,6 +239,30 @@ impl View {
         task.spec.depends_on.iter().map(of).collect()
     }
 
+    /// How many tasks are in each phase that there ever was one in.
+    pub fn phases(&self) -> impl Iterator<Item = (TaskPhase, usize)> {
+        self.phases.iter().map(|(phase, count)| (*phase, *count))
+    }
+
+    /// How many workers are free, at work, and without a sign of life.
+    pub fn workforce(&self) -> (usize, usize, usize) {
+        let busy = |id: &String| self.held.contains_key(id) || self.occupied.contains_key(id);
+        let (live, lost): (Vec<_>, Vec<_>) = self.workers.iter().partition(|(_, hand)| hand.ready);
+        let running = live.iter().filter(|(id, _)| busy(id)).count();
+        (live.len() - running, running, lost.len())
+    }
+
+    /// A worker has it, or is at it though nobody waits for it any more.
+    pub fn is_at_work_on(&self, key: &Key) -> bool {
+        let held = self.tasks.get(key).is_some_and(|known| holder(&known.task).is_some());
+        held || self.occupied.values().any(|occupied| occupied == key)
+    }
+
+    /// Workers that live.
+    pub fn live(&self) -> impl Iterator<Item = &Hand> {
+        self.workers.values().filter(|hand| hand.ready)
+    }
+
     /// Workers that can take a task now.
     pub fn idle(&self) -> Vec<Idle<'_>> {
         let free = |id: &str, hand: &Hand| {
@@ -234,21 +292,22 @@ impl View {
         running
     }
 
-    /// How many workers that live can do it; else why none can.
-    pub fn fits(&self, needs: &Needs) -> Result<usize, String> {
-        let live: Vec<&Hand> = self.workers.values().filter(|hand| hand.ready && !hand.unschedulable).collect();
+    /// Which workers that live can do it; else why none can.
+    pub fn fits(&self, needs: &Needs) -> Result<Vec<String>, String> {
+        let live: Vec<(&String, &Hand)> =
+            self.workers.iter().filter(|(_, hand)| hand.ready && !hand.unschedulable).collect();
         if live.is_empty() {
             return Err("there is no worker".to_owned());
         }
         let mut lacks: BTreeMap<String, usize> = BTreeMap::new();
-        let mut fitting = 0;
-        for hand in &live {
+        let mut fitting = Vec::new();
+        for (id, hand) in &live {
             match needs.missing(&hand.hardware) {
-                None => fitting += 1,
+                None => fitting.push((*id).clone()),
                 Some(lack) => *lacks.entry(lack.to_string()).or_default() += 1,
             }
         }
-        if fitting > 0 {
+        if !fitting.is_empty() {
             return Ok(fitting);
         }
         let told: Vec<String> = lacks.iter().map(|(lack, count)| format!("{count} have too few {lack}")).collect();

@@ -26,6 +26,7 @@ use crate::{
         reconciler::reference,
         supervisor::{Stage, Supervisor},
     },
+    telemetry::tasks::TaskMetrics,
 };
 use decide::{Life, Sight, is_registered};
 
@@ -48,13 +49,20 @@ impl Default for Settings {
 }
 
 /// Starts the loop.
-pub fn spawn<O: Objects>(context: &Context<O>, bus: SharedBus, settings: Settings, supervisor: &mut Supervisor) {
+pub fn spawn<O: Objects>(
+    context: &Context<O>,
+    bus: SharedBus,
+    settings: Settings,
+    metrics: TaskMetrics,
+    supervisor: &mut Supervisor,
+) {
     let workers = Workers {
         objects: context.objects.clone(),
         bus,
         recorder: context.recorder.clone(),
         clock: context.clock.clone(),
         settings,
+        metrics,
         heartbeats: HashMap::new(),
         trusted_from: None,
     };
@@ -71,6 +79,7 @@ struct Workers<O: Objects> {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     settings: Settings,
+    metrics: TaskMetrics,
     /// The heartbeat seen last of each, and when it was new.
     heartbeats: HashMap<String, (String, Timestamp)>,
     /// From then on a missing heartbeat means death. None: the bus does not answer.
@@ -89,7 +98,9 @@ impl<O: Objects> Workers<O> {
                 tokio::select! {
                     biased;
                     event = events.next() => match event {
-                        Some(BusEvent::Worker(event)) if event.news == WorkerNews::Heartbeat => {}
+                        Some(BusEvent::Worker(event)) if event.news == WorkerNews::Heartbeat => {
+                            self.metrics.heartbeats.inc();
+                        }
                         Some(BusEvent::Lost(_)) => self.trusted_from = None,
                         Some(_) => due = due.min(tokio::time::Instant::now() + SOON),
                         None => return,
@@ -169,6 +180,7 @@ impl<O: Objects> Workers<O> {
             return Ok(());
         }
         if life == Life::Gone && !is_stated(worker) {
+            self.metrics.unregistered.inc();
             info!(worker = worker.id(), "a worker has left");
             return self.objects.delete::<Worker>(&name_of(worker)).await;
         }
@@ -191,6 +203,10 @@ impl<O: Objects> Workers<O> {
         }
         let reason: &'static str = life.reason().into();
         info!(worker = worker.id(), reason, "worker changed");
+        match life {
+            Life::Alive => drop(self.metrics.registered.inc()),
+            Life::Dead | Life::Gone => drop(self.metrics.unregistered.inc()),
+        }
         match life {
             Life::Dead => {
                 let message = "its heartbeat has expired";

@@ -10,12 +10,16 @@
 //! | [`records`] | how tasks and workers look on the wire |
 //! | [`results`] | results come in and go out |
 //! | [`artifacts`] | files come in and go out |
+//! | [`metrics`] | what is counted |
+//! | [`wishes`] | tasks are to stop, or to be tried again |
 
 mod artifacts;
+mod metrics;
 mod records;
 mod results;
 mod routes;
 mod submit;
+mod wishes;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -37,6 +41,7 @@ use crate::{
     runtime::clock::Clock,
     runtime::objects::Objects,
     runtime::registry_objects::RegistryObjects,
+    telemetry::tasks::TaskMetrics,
 };
 
 /// Under which name the facade writes.
@@ -55,6 +60,7 @@ pub struct Mloc {
     pub most_bytes: u64,
     /// Results of a task are taken one after another, so that of two at once one finds the other.
     pub taking: Taking,
+    pub metrics: TaskMetrics,
 }
 
 /// A lock for every task; a few share one.
@@ -71,7 +77,7 @@ impl Taking {
 
 /// All calls, and 404 in MLOC's words: for a listener of its own.
 pub fn router(mloc: Mloc) -> Router {
-    routes::router(mloc.clone()).merge(routes::health()).fallback(routes::not_found)
+    routes::router(mloc.clone()).merge(routes::health()).merge(metrics::router(mloc)).fallback(routes::not_found)
 }
 
 /// The calls whose paths nobody else has: beside the other APIs.

@@ -81,7 +81,7 @@ pub async fn task(mloc: &Mloc, id: &str) -> Answer {
 }
 
 /// MLOC's TaskRecord.
-fn record(task: &Task) -> Result<Value, Refusal> {
+pub fn record(task: &Task) -> Result<Value, Refusal> {
     let status = task.status.clone().unwrap_or_default();
     let assigned = assigned(task);
     let document = serde_json::to_value(&task.spec.document).map_err(ApiError::internal)?;
@@ -107,7 +107,7 @@ pub fn summary(task: &Task) -> Value {
     })
 }
 
-fn id(task: &Task) -> String {
+pub fn id(task: &Task) -> String {
     let metadata = &task.metadata;
     names::wire_id(metadata.namespace.as_deref().unwrap_or(NAMESPACE), metadata.name.as_deref().unwrap_or_default())
 }
@@ -134,13 +134,13 @@ pub async fn worker(mloc: &Mloc, id: &str) -> Answer {
 }
 
 /// One that was declared but never came, or has left, is none of MLOC's.
-fn is_registered(worker: &Worker) -> bool {
+pub fn is_registered(worker: &Worker) -> bool {
     let left: &str = WorkerReason::Unregistered.into();
     let mut conditions = worker.status.iter().flat_map(|status| &status.conditions);
     conditions.any(|condition| condition.type_ == READY && condition.reason != left)
 }
 
-fn worker_record(worker: &Worker) -> Value {
+pub fn worker_record(worker: &Worker) -> Value {
     let status = worker.status.clone().unwrap_or_default();
     let announced = |key: &str| status.announced.get(key);
     json!({

@@ -10,7 +10,7 @@ use axum::{
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::{Mloc, artifacts, records, results, submit};
+use super::{Mloc, artifacts, records, results, submit, wishes};
 use crate::facades::reply::{Answer, Refusal, json, with_header};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,9 @@ enum Call {
     Submit,
     Tasks,
     Task,
+    Cancel,
+    Retry,
+    DeadLetters,
     TakeResult,
     Result,
     TakeFile,
@@ -34,6 +37,9 @@ const ROUTES: &[(&str, &[(Method, Call)])] = &[
     ("/admin/cleanup", &[(Method::POST, Call::CleanUp)]),
     ("/api/v1/tasks", &[(Method::POST, Call::Submit), (Method::GET, Call::Tasks)]),
     ("/api/v1/tasks/{id}", &[(Method::GET, Call::Task)]),
+    ("/api/v1/tasks/{id}/cancel", &[(Method::POST, Call::Cancel)]),
+    ("/api/v1/tasks/{id}/retry", &[(Method::POST, Call::Retry)]),
+    ("/api/v1/dead_letters", &[(Method::GET, Call::DeadLetters)]),
     ("/api/v1/results", &[(Method::POST, Call::TakeResult)]),
     ("/api/v1/results/{id}", &[(Method::GET, Call::Result)]),
     ("/api/v1/results/{id}/files", &[(Method::POST, Call::TakeFile)]),
@@ -97,6 +103,9 @@ async fn answer(mloc: &Mloc, call: Call, names: &[String], request: Request) -> 
         Call::Submit => submit::submit(mloc, request).await,
         Call::Tasks => records::tasks(mloc, &request.into_parts().0.uri).await,
         Call::Task => records::task(mloc, name(0)).await,
+        Call::Cancel => wishes::cancel(mloc, name(0), request.uri()).await,
+        Call::Retry => wishes::retry(mloc, name(0), request.uri()).await,
+        Call::DeadLetters => wishes::dead_letters(mloc).await,
         Call::TakeResult => results::take(mloc, request).await,
         Call::Result => results::give(mloc, name(0)).await,
         Call::TakeFile => artifacts::take(mloc, name(0), request).await,

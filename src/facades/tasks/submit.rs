@@ -14,7 +14,10 @@ use tokio::time::Instant;
 
 use super::{Mloc, records};
 use crate::{
-    api::task::{MlocDocument, Task, TaskSpec},
+    api::{
+        RESULTS_FINALIZER,
+        task::{MlocDocument, Task, TaskSpec},
+    },
     facades::reply::{Answer, Refusal, ok},
     mloc::{
         Refused,
@@ -46,6 +49,7 @@ pub async fn submit(mloc: &Mloc, request: Request) -> Answer {
     check(&document)?;
     let tasks = tasks(mloc, &yaml, expand(&document)?)?;
     let made = create(mloc, tasks).await?;
+    mloc.metrics.submitted.inc_by(made.len() as u64);
     let told = settled(mloc, made).await?;
     let tasks: Vec<Value> = told.iter().map(|task| records::summary(task)).collect();
     ok(&json!({"ok": true, "count": tasks.len(), "tasks": tasks}))
@@ -102,6 +106,7 @@ fn tasks(mloc: &Mloc, yaml: &str, steps: Vec<Step>) -> Result<Vec<Task>, Refusal
             Dependency::Task(id) => id,
         });
         let priority = step.document.pointer("/spec/priority").and_then(Value::as_i64).unwrap_or(0);
+        let ttl = ttl(&step.document)?;
         let document: MlocDocument = serde_json::from_value(step.document)
             .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("the document cannot be read: {error}")))?;
         let spec = TaskSpec {
@@ -114,13 +119,32 @@ fn tasks(mloc: &Mloc, yaml: &str, steps: Vec<Step>) -> Result<Vec<Task>, Refusal
             submitted_at: Some(MicroTime(now + SignedDuration::from_micros(n as i64))),
             priority: priority.clamp(-1_000_000, 1_000_000) as i32,
             max_retries: 3,
+            ttl_seconds_after_finished: ttl,
             ..TaskSpec::default()
         };
         let mut task = Task::new(&ids[n], spec);
-        task.metadata = ObjectMeta { namespace: Some(NAMESPACE.to_owned()), ..task.metadata };
+        task.metadata = ObjectMeta {
+            namespace: Some(NAMESPACE.to_owned()),
+            finalizers: Some(vec![RESULTS_FINALIZER.to_owned()]),
+            ..task.metadata
+        };
         tasks.push(task);
     }
     Ok(tasks)
+}
+
+/// As Kubernetes' Jobs have it; MLOC's documents do not say.
+fn ttl(document: &Value) -> Result<Option<u32>, Refusal> {
+    match document.pointer("/spec/ttlSecondsAfterFinished") {
+        None | Some(Value::Null) => Ok(None),
+        Some(given) => match given.as_u64().and_then(|seconds| u32::try_from(seconds).ok()) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => {
+                let why = format!("spec.ttlSecondsAfterFinished must be a whole number of seconds, not {given}");
+                Err(Refusal::new(StatusCode::BAD_REQUEST, why))
+            }
+        },
+    }
 }
 
 /// All of them or none, as far as that is ours to decide: those that wait for others first, so that what is cut off in between never

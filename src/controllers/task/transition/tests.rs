@@ -125,11 +125,13 @@ fn a_result_ends_a_task_and_is_recorded_once() {
 
 #[test]
 fn why_a_task_waits_is_written_once() {
-    let none: Result<usize, String> = Err("there is no worker".to_owned());
+    let none: Result<Vec<String>, String> = Err("there is no worker".to_owned());
     let waits = with(unserved(&task(), &none, at(0)));
-    assert!(is_told(&waits, &none) && !is_told(&waits, &Ok(1)) && !is_told(&task(), &none));
-    let busy = with(unserved(&waits, &Ok(3), at(1)));
-    assert!(is_told(&busy, &Ok(4)));
+    assert!(is_told(&waits, &none) && !is_told(&waits, &Ok(vec![])) && !is_told(&task(), &none));
+    let busy = with(unserved(&waits, &Ok([1, 2, 3, 4, 5, 6].map(|n| format!("w{n}")).to_vec()), at(1)));
+    assert!(is_told(&busy, &Ok(vec!["w9".to_owned()])));
+    let told = told(busy.status.as_ref().expect("a status")).map(|(_, message)| message);
+    assert_eq!(told, Some("w1, w2, w3, w4 and 2 more can do it, and are busy"));
     assert_eq!(busy.status.expect("a status").error.as_deref(), Some(NO_WORKER));
 }
 
@@ -139,4 +141,46 @@ fn a_start_is_told_once_and_by_its_worker() {
     assert!(begun.started_at.is_some());
     assert_eq!(started(&with(begun), "w1", at(2)), None);
     assert_eq!(started(&running(), "w2", at(1)), None);
+}
+
+#[test]
+fn a_wish_to_try_again_is_heeded_once_and_only_after_a_failure() {
+    let wish = |task: &mut Task, at: &str| {
+        let annotations = task.metadata.annotations.get_or_insert_default();
+        annotations.insert(annotation::RETRY_AT.to_owned(), at.to_owned());
+    };
+    let mut dead = with(invalid(&running(), "boom", at(1)));
+    assert!(!is_asked_again(&dead));
+    wish(&mut dead, "1");
+    assert!(is_asked_again(&dead));
+    let status = retried(&dead, at(2));
+    assert_eq!(
+        (status.phase, status.retries, &status.error, &status.finished_at),
+        (TaskPhase::Pending, 0, &None, &None)
+    );
+    assert_eq!((&status.assigned_worker, &status.handled_retry), (&None, &Some("1".to_owned())));
+    dead.status = Some(status);
+    dead.status = Some(invalid(&dead, "boom", at(3)));
+    assert!(!is_asked_again(&dead), "it was heeded");
+    let mut early = running();
+    wish(&mut early, "1");
+    assert!(!is_asked_again(&early));
+    early.status = Some(invalid(&early, "boom", at(1)));
+    assert!(!is_asked_again(&early), "it was asked for before the failure");
+}
+
+#[test]
+fn what_failed_with_another_comes_back_with_it() {
+    let mut task = task();
+    task.spec.depends_on = vec!["a".to_owned()];
+    let Next::Become(status) = next(&task, &[Upstream::Failed], at(0)) else { panic!("it fails") };
+    task.status = Some(*status);
+    for upstream in [Upstream::Failed, Upstream::Unknown] {
+        assert_eq!(next(&task, &[upstream], at(1)), Next::Stay);
+    }
+    let Next::Become(status) = next(&task, &[Upstream::Going], at(1)) else { panic!("it waits again") };
+    assert_eq!((status.phase, &status.error, &status.finished_at), (TaskPhase::Pending, &None, &None));
+    assert_eq!(next(&task, &[Upstream::Done], at(1)), Next::Seek);
+    task.status = Some(invalid(&task, "boom", at(1)));
+    assert_eq!(next(&task, &[Upstream::Done], at(1)), Next::Stay, "it failed by itself");
 }
