@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::StreamExt;
 use gaia::{
     adapters::{
-        containers::{Container, ContainerId, ContainerState, EngineError, EngineEvent, EngineHealth, TerminalReason},
+        containers::{
+            Container, ContainerId, ContainerState, ContainerSummary, EngineError, EngineEvent, EngineHealth,
+            TerminalReason,
+        },
         probes::ProbeOutcome,
     },
     api::{
@@ -63,6 +66,26 @@ pub async fn lives_from_create_to_remove(world: &World) {
     world.engine.remove(&id).await.expect("it is removed");
     assert_eq!(world.engine.inspect(&id.0).await, Ok(None));
     assert_eq!(world.engine.inspect(&world.name("a")).await, Ok(None));
+}
+
+pub async fn a_summary_says_what_a_look_shows(world: &World) {
+    let id = world.made("a", Process::Serves).await;
+    let agree = async |state: ContainerState| {
+        let all = world.engine.summaries(None).await.expect("a list");
+        let summary = all.into_iter().find(|summary| summary.id == id);
+        let seen = ContainerSummary::from(&world.look(&id).await);
+        assert_eq!((summary, seen.state), (Some(seen.clone()), state));
+    };
+    agree(ContainerState::Created).await;
+    world.engine.start(&id).await.expect("it starts");
+    agree(ContainerState::Running).await;
+    world.engine.rename(&id, &world.name("b")).await.expect("it is renamed");
+    agree(ContainerState::Running).await;
+    world.engine.stop(&id, GRACE).await.expect("it stops");
+    agree(ContainerState::Exited).await;
+    world.engine.remove(&id).await.expect("it is removed");
+    let all = world.engine.summaries(None).await.expect("a list");
+    assert!(all.iter().all(|summary| summary.id != id), "{all:?}");
 }
 
 pub async fn reaching_an_end_twice_is_reaching_it_once(world: &World) {
@@ -276,6 +299,13 @@ pub async fn lists_by_label_and_nothing_else(world: &World) {
     assert!(ids(any_value.clone()).contains(&foreign) && !ids(any_value).contains(&ours));
     let nobodys = world.engine.list(Some((LABEL, Some("nobody")))).await.expect("a list");
     assert_eq!(nobodys, []);
+    for label in
+        [Some(("gaia.test/owner", Some("them"))), Some(("gaia.test/owner", None)), Some((LABEL, Some("nobody")))]
+    {
+        let looked_at = world.engine.list(label).await.expect("a list");
+        let summaries: Vec<_> = looked_at.iter().map(ContainerSummary::from).collect();
+        assert_eq!(world.engine.summaries(label).await, Ok(summaries), "{label:?}");
+    }
     let all = ids(world.engine.list(None).await.expect("a list"));
     assert!(all.contains(&ours) && all.contains(&foreign));
     let mut labels: BTreeMap<_, _> = world.look(&ours).await.labels;

@@ -33,6 +33,7 @@ macro_rules! suite {
 
 suite!(
     lives_from_create_to_remove,
+    a_summary_says_what_a_look_shows,
     reaching_an_end_twice_is_reaching_it_once,
     keeps_the_exit_code,
     refuses_a_name_that_is_taken,

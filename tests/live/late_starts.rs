@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt;
 use gaia::{
     adapters::{
-        containers::{Container, ContainerState, Containers},
+        containers::{Container, ContainerState, ContainerSummary, Containers},
         simulated::peers::SimulatedPeers,
     },
     api::{
@@ -79,7 +79,12 @@ async fn a_stop_is_told_to_what_has_only_just_been_started() {
     let world = prime_and_study().await;
     let as_seen = Container { state: ContainerState::Exited, ..container_of(&world, "prime-live").await };
     let workload = workload(&world, "prime").await;
-    let party = Party { holder: holder("prime"), workload, containers: vec![as_seen], peers: Vec::new() };
+    let party = Party {
+        holder: holder("prime"),
+        workload,
+        containers: vec![ContainerSummary::from(&as_seen)],
+        peers: Vec::new(),
+    };
     let stop = ReleaseStep { stop: Some(NoSettings::default()), timeout_seconds: 30, ..ReleaseStep::default() };
     let wakeups = Wakeups::default();
     let peers = Arc::new(SimulatedPeers::new(world.engine.clone()));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use gaia::{
-    adapters::containers::Container,
+    adapters::containers::{Container, ContainerSummary},
     api::{
         gpu::{Gpu, Holder, HolderKind},
         gpuclaim::GpuClaim,
@@ -217,7 +217,7 @@ impl Looking<'_> {
     pub fn party(&self, state: &State, holder: Option<&Holder>) -> Option<Party> {
         let n = self.place_of(holder?)?;
         let workload = self.library.workloads.get(state.workloads[n])?;
-        let containers = vec![self.container(n, &state.bodies[n])];
+        let containers = vec![ContainerSummary::from(&self.container(n, &state.bodies[n]))];
         Some(Party { holder: holder?.clone(), workload, containers, peers: Vec::new() })
     }
 

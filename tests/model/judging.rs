@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use gaia::{
-    adapters::gpus::{GpuProcess, GpuSample},
+    adapters::{
+        containers::ContainerSummary,
+        gpus::{GpuProcess, GpuSample},
+    },
     api::{
         gpu::{Gpu, HolderKind, Lease},
         gpuclaim::{GpuClaim, GpuClaimPhase},
@@ -62,7 +65,8 @@ impl Model {
         let (from, to) = (handoff.spec.from.as_ref(), handoff.spec.to.as_ref());
         let (from, to) = (looking.party(state, from), looking.party(state, to));
         let scene = self.scene(state);
-        let Some(subject) = subject(&handoff, gpu, from.as_ref(), to.as_ref(), &scene.containers) else {
+        let all: Vec<_> = scene.containers.iter().map(ContainerSummary::from).collect();
+        let Some(subject) = subject(&handoff, gpu, from.as_ref(), to.as_ref(), &all) else {
             return NOT_ASKED;
         };
         match proof::blocker(&self.reading(state, gpu), &subject) {

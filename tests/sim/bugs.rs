@@ -10,8 +10,8 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use gaia::{
     adapters::{
         containers::{
-            Container, ContainerId, ContainerRequest, Containers, EngineError, EngineEvent, EngineResult, ExecResult,
-            PullProgress,
+            Container, ContainerId, ContainerRequest, ContainerSummary, Containers, EngineError, EngineEvent,
+            EngineResult, ExecResult, PullProgress,
         },
         simulated::containers::SimulatedContainers,
     },
@@ -111,6 +111,13 @@ impl Containers for Seam {
             }
         }
         .boxed()
+    }
+
+    fn summaries<'a>(
+        &'a self,
+        label: Option<(&'a str, Option<&'a str>)>,
+    ) -> BoxFuture<'a, EngineResult<Vec<ContainerSummary>>> {
+        async move { Ok(self.list(label).await?.iter().map(ContainerSummary::from).collect()) }.boxed()
     }
 
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>> {

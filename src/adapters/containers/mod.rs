@@ -88,6 +88,23 @@ pub struct Container {
     pub ports: Vec<PublishedPort>,
 }
 
+/// What a list tells of a container without a look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerSummary {
+    pub id: ContainerId,
+    /// Without the leading slash.
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// As it was before what the engine is doing with it right now, be that a start or a stop.
+    pub state: ContainerState,
+}
+
+impl From<&Container> for ContainerSummary {
+    fn from(seen: &Container) -> Self {
+        Self { id: seen.id.clone(), name: seen.name.clone(), labels: seen.labels.clone(), state: seen.state }
+    }
+}
+
 /// What to make. Restart policy is always `no`: our loop is the only restarter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerRequest {
@@ -169,6 +186,13 @@ pub struct ExecResult {
 pub trait Containers: Send + Sync + 'static {
     /// Every container that carries `label` (key, value; the value may be left open), whole or not at all.
     fn list<'a>(&'a self, label: Option<(&'a str, Option<&'a str>)>) -> BoxFuture<'a, EngineResult<Vec<Container>>>;
+
+    /// As [`list`](Self::list), from the engine's own list alone: one call however many there are, and nobody waits for a
+    /// container that the engine is busy with.
+    fn summaries<'a>(
+        &'a self,
+        label: Option<(&'a str, Option<&'a str>)>,
+    ) -> BoxFuture<'a, EngineResult<Vec<ContainerSummary>>>;
 
     /// By id or name.
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>>;

@@ -210,7 +210,7 @@ fn short(id: &ContainerId) -> String {
 
 /// Ours is what has an owner's uid and a variant among its labels.
 fn in_container(process: GpuProcess, container: &Container) -> GpuProcess {
-    let variant = names::owner(container).and(names::variant(container));
+    let variant = names::owner(&container.labels).and(names::variant(&container.labels));
     let workload = variant.and(container.labels.get(label::WORKLOAD)).cloned();
     GpuProcess { container: Some(container.name.clone()), workload, variant, ..process }
 }

@@ -12,7 +12,7 @@ use super::{
     runner::Answer,
 };
 use crate::{
-    adapters::containers::{Container, ContainerId, ContainerState},
+    adapters::containers::{ContainerId, ContainerState, ContainerSummary},
     api::{
         container::ContainerSpec,
         gpu::{Gpu, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
@@ -59,25 +59,8 @@ pub fn party(name: &str, release: Vec<ReleaseStep>) -> Party {
     Party { holder: holder(name), workload: Arc::new(workload), containers, peers: Vec::new() }
 }
 
-pub fn container(name: &str, state: ContainerState) -> Container {
-    Container {
-        id: ContainerId(name.into()),
-        name: format!("{name}-live"),
-        image: "x:1".into(),
-        image_id: "sha256:1".into(),
-        labels: BTreeMap::new(),
-        state,
-        health: None,
-        exit_code: 0,
-        oom_killed: false,
-        restarts_itself: false,
-        error: String::new(),
-        created_at: None,
-        started_at: None,
-        finished_at: None,
-        attachments: Vec::new(),
-        ports: Vec::new(),
-    }
+pub fn container(name: &str, state: ContainerState) -> ContainerSummary {
+    ContainerSummary { id: ContainerId(name.into()), name: format!("{name}-live"), labels: BTreeMap::new(), state }
 }
 
 /// prime has given, the card is proven free, and the lease is study's.

@@ -26,6 +26,8 @@ mod give;
 pub mod observe;
 pub mod proof;
 pub mod runner;
+#[cfg(test)]
+mod runner_tests;
 pub mod sampler;
 pub mod steps;
 mod take;

@@ -13,7 +13,7 @@ use super::{
     steps,
 };
 use crate::{
-    adapters::containers::{Container, EngineError, EngineResult},
+    adapters::containers::{ContainerSummary, EngineError, EngineResult},
     api::{
         gpu::{CleanupPolicy, Gpu, GpuProcess, GpuStatus, Holder, HolderKind, RequiredProof},
         gpuclaim::GpuClaim,
@@ -57,7 +57,7 @@ pub struct Party {
     pub holder: Holder,
     pub workload: Arc<Workload>,
     /// Of its variant.
-    pub containers: Vec<Container>,
+    pub containers: Vec<ContainerSummary>,
     /// The workloads that its steps speak to.
     pub peers: Vec<Neighbour>,
 }
@@ -97,8 +97,10 @@ impl<O: Objects> HandoffReconciler<O> {
         observed.from = self.party(handoff.spec.from.as_ref()).await?;
         observed.to = self.party(handoff.spec.to.as_ref()).await?;
         let containers = self.listed(bearing, observed.to.as_ref()).await.map_err(engine)?;
-        for party in [&mut observed.from, &mut observed.to].into_iter().flatten() {
-            party.containers = self.containers_of(party, &containers, bearing).await.map_err(engine)?;
+        let leaver = decide::leaver(handoff, observed.gpu.as_deref());
+        for (party, side) in [(&mut observed.from, Leaver::From), (&mut observed.to, Leaver::To)] {
+            let Some(party) = party else { continue };
+            party.containers = self.containers_of(party, &containers, bearing, leaver == side).await.map_err(engine)?;
         }
         if let (Some(to), Some(gpu)) = (&handoff.spec.to, &observed.gpu) {
             let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;
@@ -108,7 +110,7 @@ impl<O: Objects> HandoffReconciler<O> {
         observed.proof = self.proof(handoff, &observed, &containers);
         let by_engine = observed.gpu.as_ref().is_some_and(|gpu| gpu.spec.cleanup.proof == RequiredProof::EngineOnly);
         if by_engine && bearing == Bearing::Everybody {
-            let leaves = match decide::leaver(handoff, observed.gpu.as_deref()) {
+            let leaves = match leaver {
                 Leaver::To => &observed.to,
                 Leaver::From | Leaver::Nobody => &observed.from,
             };
@@ -146,29 +148,47 @@ impl<O: Objects> HandoffReconciler<O> {
         Ok(Some(Party { holder: holder.clone(), workload, containers: Vec::new(), peers }))
     }
 
-    async fn listed(&self, bearing: Bearing, to: Option<&Party>) -> EngineResult<Vec<Container>> {
+    async fn listed(&self, bearing: Bearing, to: Option<&Party>) -> EngineResult<Vec<ContainerSummary>> {
         match (bearing, to) {
-            (Bearing::Everybody, _) => self.containers.list(None).await,
+            (Bearing::Everybody, _) => self.containers.summaries(None).await,
             (Bearing::Recipient, Some(to)) => {
-                self.containers.list(Some((label::OWNER_UID, Some(uid(&to.workload))))).await
+                self.containers.summaries(Some((label::OWNER_UID, Some(uid(&to.workload))))).await
             }
             (Bearing::Recipient, None) | (Bearing::Nobody, _) => Ok(Vec::new()),
         }
     }
 
-    async fn containers_of(&self, party: &Party, all: &[Container], bearing: Bearing) -> EngineResult<Vec<Container>> {
+    /// The engine's list tells what was before whatever it is at. By it, a container that is being stopped still runs: whoever is
+    /// to be seen leaving the card is not waited for. All others are looked at, which waits for what the engine is at.
+    async fn containers_of(
+        &self,
+        party: &Party,
+        all: &[ContainerSummary],
+        bearing: Bearing,
+        leaves: bool,
+    ) -> EngineResult<Vec<ContainerSummary>> {
         let (workload, variant) = (&*party.workload, party.holder.variant);
-        let is_ours = |c: &&Container| names::owner(c) == Some(uid(workload)) && names::variant(c) == Some(variant);
-        let mut ours: Vec<_> = all.iter().filter(is_ours).cloned().collect();
-        if let Some(adopted) = steps::adopted(workload, variant).filter(|_| bearing != Bearing::Nobody) {
-            let found = self.containers.inspect(adopted).await?;
-            ours.extend(found.filter(|c| c.name == adopted));
+        let (owner, adopted) = (Some(uid(workload)), steps::adopted(workload, variant));
+        let is_its = |c: &&ContainerSummary| {
+            names::owner(&c.labels) == owner && names::variant(&c.labels) == Some(variant)
+                || adopted == Some(c.name.as_str())
+        };
+        let mut its = Vec::new();
+        for listed in all.iter().filter(is_its) {
+            match leaves && !proof::is_stopped(listed.state) {
+                true => its.push(listed.clone()),
+                false => its.extend(self.containers.inspect(&listed.id.0).await?.as_ref().map(ContainerSummary::from)),
+            }
         }
-        Ok(ours)
+        // Of the new holder alone only what is ours was listed.
+        if let Some(adopted) = adopted.filter(|_| bearing == Bearing::Recipient) {
+            its.extend(self.containers.inspect(adopted).await?.as_ref().map(ContainerSummary::from));
+        }
+        Ok(its)
     }
 
     /// Begins to sample the card, or goes on, while somebody is to be seen leaving it.
-    fn proof(&self, handoff: &Handoff, observed: &Observed, all: &[Container]) -> Option<Proof> {
+    fn proof(&self, handoff: &Handoff, observed: &Observed, all: &[ContainerSummary]) -> Option<Proof> {
         let (sampler, gpu) = (self.sampler.as_ref()?, observed.gpu.as_ref()?);
         let name = name_of(handoff);
         let Some(subject) = subject(handoff, gpu, observed.from.as_ref(), observed.to.as_ref(), all) else {
@@ -235,7 +255,7 @@ pub fn subject(
     gpu: &Gpu,
     from: Option<&Party>,
     to: Option<&Party>,
-    all: &[Container],
+    all: &[ContainerSummary],
 ) -> Option<Subject> {
     let status = gpu.status.as_ref()?;
     let (holder, leaves, stays) = match decide::leaver(handoff, Some(gpu)) {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     adapters::{
-        containers::{Container, ContainerId, ContainerState},
+        containers::{ContainerId, ContainerState, ContainerSummary},
         gpus::{GpuProcess, GpuSample},
     },
     api::handoff::MemorySample,
@@ -51,7 +51,7 @@ pub struct Proof {
 /// What `EngineOnly` makes of the samples, if there are any: they stay in the record and prove nothing. The old holder counts as
 /// gone as long as none of its containers runs; so does an outsider, who has none. An engine that does not answer is the
 /// caller's to notice: its list is whole or there is none.
-pub fn on_the_engines_word(sampled: Option<Proof>, from: &[Container]) -> Proof {
+pub fn on_the_engines_word(sampled: Option<Proof>, from: &[ContainerSummary]) -> Proof {
     let running: Vec<&str> = from.iter().filter(|c| !is_stopped(c.state)).map(|c| c.name.as_str()).collect();
     let (free_since, blocker) = match running.is_empty() {
         // What the engine lists now is after whatever was done before.
@@ -171,25 +171,9 @@ mod tests {
         assert_eq!(blocker(&busy, &recipient), None, "it is the recipient's own");
     }
 
-    fn container(state: ContainerState) -> Container {
-        Container {
-            id: ContainerId("old".to_owned()),
-            name: "old-live".to_owned(),
-            image: "x:1".to_owned(),
-            image_id: "sha256:1".to_owned(),
-            labels: Default::default(),
-            state,
-            health: None,
-            exit_code: 0,
-            oom_killed: false,
-            restarts_itself: false,
-            error: String::new(),
-            created_at: None,
-            started_at: None,
-            finished_at: None,
-            attachments: Vec::new(),
-            ports: Vec::new(),
-        }
+    fn container(state: ContainerState) -> ContainerSummary {
+        let (id, name) = (ContainerId("old".to_owned()), "old-live".to_owned());
+        ContainerSummary { id, name, labels: Default::default(), state }
     }
 
     #[test]
@@ -205,7 +189,7 @@ mod tests {
             (vec![Removing], false),
         ];
         for (states, gone) in cases {
-            let containers: Vec<Container> = states.iter().copied().map(container).collect();
+            let containers: Vec<ContainerSummary> = states.iter().copied().map(container).collect();
             let proof = on_the_engines_word(None, &containers);
             assert_eq!((proof.free_since.is_some(), proof.by_engine), (gone, true), "{states:?}");
             assert_eq!(proof.blocker.is_none(), gone, "{states:?}");

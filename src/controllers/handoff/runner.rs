@@ -3,10 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    future::pending,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, join_all},
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
@@ -17,7 +22,7 @@ use tokio::{
 use super::observe::Party;
 use crate::{
     adapters::{
-        containers::{Container, ContainerState, Containers},
+        containers::{Container, ContainerId, ContainerState, ContainerSummary, Containers, EngineEvent, EngineResult},
         peers::{Peer, PeerError, PeerRequest, Peers},
     },
     api::{
@@ -53,6 +58,9 @@ pub enum Job {
     Release(Box<ReleaseStep>, Box<Party>),
     Acquire(Box<AcquireStep>, Box<Party>),
 }
+
+/// A stop that the engine was asked for.
+type Stop = BoxFuture<'static, EngineResult<()>>;
 
 pub struct Runner {
     shared: Arc<Shared>,
@@ -127,12 +135,14 @@ impl Runner {
         steps.entry(name.clone()).or_default().entry(key).or_insert_with(|| {
             let shared = self.shared.clone();
             let task = tokio::spawn(async move {
-                let result = caught(shared.carry_out(&job)).await.unwrap_or_else(Err);
+                let mut unfinished = Vec::new();
+                let result = caught(shared.carry_out(&job, &mut unfinished)).await.unwrap_or_else(Err);
                 let answered_at = Some(shared.clock.now());
                 if let Some(run) = shared.lock().get_mut(&name).and_then(|steps| steps.get_mut(&key)) {
                     (run.answer, run.answered_at) = (Answer::Done(result), answered_at);
                 }
                 shared.wakeups.wake(&object);
+                join_all(unfinished).await;
             });
             Run { answer: Answer::UnderWay, answered_at: None, task: task.abort_handle() }
         });
@@ -151,7 +161,8 @@ impl Shared {
         self.steps.lock().expect("no code panics while it holds this lock")
     }
 
-    async fn carry_out(&self, job: &Job) -> Result<String, String> {
+    /// What the engine is still to be let finish when there is an answer goes to `unfinished`.
+    async fn carry_out(&self, job: &Job, unfinished: &mut Vec<Stop>) -> Result<String, String> {
         let seconds = match job {
             Job::Release(step, _) => step.timeout_seconds,
             Job::Acquire(step, _) => step.timeout_seconds,
@@ -159,14 +170,20 @@ impl Shared {
         let limit = Duration::from_secs(seconds.into());
         let done = async {
             match job {
-                Job::Release(step, party) => self.release(step, party, limit).await,
+                Job::Release(step, party) => self.release(step, party, limit, unfinished).await,
                 Job::Acquire(step, party) => self.acquire(step, party, limit).await,
             }
         };
         timeout(limit, done).await.unwrap_or_else(|_| Err(format!("no answer within {seconds} s")))
     }
 
-    async fn release(&self, step: &ReleaseStep, party: &Party, limit: Duration) -> Result<String, String> {
+    async fn release(
+        &self,
+        step: &ReleaseStep,
+        party: &Party,
+        limit: Duration,
+        unfinished: &mut Vec<Stop>,
+    ) -> Result<String, String> {
         if let Some(http) = &step.http {
             return self.http(http, party, limit).await;
         }
@@ -191,7 +208,7 @@ impl Shared {
             Some(_) => Duration::ZERO,
             None => Duration::from_secs(party.workload.spec.stop_grace_seconds.into()),
         };
-        self.stop(party, grace).await
+        self.stop(party, grace, unfinished).await
     }
 
     async fn acquire(&self, step: &AcquireStep, party: &Party, limit: Duration) -> Result<String, String> {
@@ -216,18 +233,42 @@ impl Shared {
     }
 
     /// Of what does not run, too: a start that the engine is still at is done before the stop that comes after it.
-    async fn stop(&self, party: &Party, grace: Duration) -> Result<String, String> {
+    async fn stop(&self, party: &Party, grace: Duration, unfinished: &mut Vec<Stop>) -> Result<String, String> {
         for container in party.containers.iter().filter(|c| c.state != ContainerState::Dead) {
-            self.containers.stop(&container.id, grace).await.map_err(|error| error.to_string())?;
+            let (containers, id) = (self.containers.clone(), container.id.clone());
+            let mut stop: Stop = async move { containers.stop(&id, grace).await }.boxed();
+            tokio::select! {
+                biased;
+                // First, so that it is listened to before anything dies.
+                () = self.died(container) => unfinished.push(stop),
+                answer = &mut stop => answer.map_err(|error| error.to_string())?,
+            }
         }
         let running = party.containers.iter().filter(|c| c.state != ContainerState::Exited);
         let names: Vec<&str> = running.map(|c| c.name.as_str()).collect();
         Ok(if names.is_empty() { "did not run".to_owned() } else { format!("{} stopped", names.join(", ")) })
     }
 
+    /// Ready when the engine tells that its process has ended: taking its network down, for which the engine's answer waits, is
+    /// nothing that a card has to wait for. Never of what is not ours, for its restart policy may start it again; nor of what was
+    /// not seen to run, for it may have died before a start that is under way.
+    async fn died(&self, container: &ContainerSummary) {
+        if names::owner(&container.labels).is_none() || container.state != ContainerState::Running {
+            return pending().await;
+        }
+        let mut events = self.containers.events();
+        while let Some(event) = events.next().await {
+            match event {
+                EngineEvent::Container { id, action, .. } if id == container.id && action == "die" => return,
+                EngineEvent::Container { .. } | EngineEvent::Connected | EngineEvent::Disconnected(_) => {}
+            }
+        }
+        pending().await
+    }
+
     async fn exec(&self, party: &Party, command: &[String], limit: Duration) -> Result<String, String> {
         let container = own(party)?;
-        let result = self.containers.exec(&container.id, command, limit).await.map_err(|error| error.to_string())?;
+        let result = self.containers.exec(container, command, limit).await.map_err(|error| error.to_string())?;
         match result.exit_code {
             0 => Ok("exit code 0".to_owned()),
             code => Err(format!("exit code {code}: {}", result.output.trim())),
@@ -260,11 +301,16 @@ impl Shared {
             (None, None) => return Err("neither url nor port is given".to_owned()),
         };
         let container = match &http.workload {
-            None => own(party)?.clone(),
+            None => self.own(party).await?,
             Some(name) => self.container_of(name, party).await?,
         };
         let path = http.path.clone().unwrap_or_else(|| "/".to_owned());
         Ok(Peer::Container { container: Box::new(container), port, path })
+    }
+
+    async fn own(&self, party: &Party) -> Result<Container, String> {
+        let found = self.containers.inspect(&own(party)?.0).await.map_err(|error| error.to_string())?;
+        found.ok_or_else(|| does_not_run(party))
     }
 
     async fn container_of(&self, name: &str, party: &Party) -> Result<Container, String> {
@@ -275,7 +321,7 @@ impl Shared {
                 let full = format!("{}/{name}", party.holder.namespace);
                 let all = self.containers.list(Some((label::WORKLOAD, Some(&full)))).await;
                 let active = neighbour.map(|peer| peer.active).unwrap_or_default();
-                all.map_err(|error| error.to_string())?.into_iter().find(|c| names::variant(c) == Some(active))
+                all.map_err(|error| error.to_string())?.into_iter().find(|c| names::variant(&c.labels) == Some(active))
             }
         };
         found.ok_or_else(|| format!("{name} has no container"))
@@ -301,7 +347,7 @@ impl Shared {
         body: Option<Value>,
         limit: Duration,
     ) -> Result<String, String> {
-        let peer = Peer::Container { container: Box::new(own(party)?.clone()), port, path: path.to_owned() };
+        let peer = Peer::Container { container: Box::new(self.own(party).await?), port, path: path.to_owned() };
         let json = body.is_some().then(|| ("content-type".to_owned(), "application/json".to_owned()));
         let headers: BTreeMap<String, String> = json.into_iter().collect();
         let body = body.map(|body| body.to_string());
@@ -377,7 +423,11 @@ fn names(answer: &str, list: &str, key: &str) -> Vec<String> {
     items.iter().filter_map(|item| item[key].as_str().map(str::to_owned)).collect()
 }
 
-fn own(party: &Party) -> Result<&Container, String> {
+fn own(party: &Party) -> Result<&ContainerId, String> {
     let running = party.containers.iter().find(|c| c.state == ContainerState::Running);
-    running.ok_or_else(|| format!("{} has no running container", party.holder))
+    running.map(|container| &container.id).ok_or_else(|| does_not_run(party))
+}
+
+fn does_not_run(party: &Party) -> String {
+    format!("{} has no running container", party.holder)
 }

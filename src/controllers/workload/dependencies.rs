@@ -53,7 +53,7 @@ impl<O: Objects> WorkloadReconciler<O> {
         };
         // No answer is no reason to start anything.
         let Ok(Some(container)) = self.containers.inspect(&name).await else { return false };
-        let owned = names::owner(&container) == found.metadata.uid.as_deref();
+        let owned = names::owner(&container.labels) == found.metadata.uid.as_deref();
         let started = container.name == name && container.state == ContainerState::Running && (owned || adopted);
         started
             && match dependency.condition {

@@ -45,13 +45,13 @@ pub fn labels(uid: &str, namespace: &str, workload: &str, variant: Variant, hash
     .collect()
 }
 
-/// The owner a container names, if it is one of gaia's.
-pub fn owner(container: &Container) -> Option<&str> {
-    container.labels.get(label::OWNER_UID).map(String::as_str)
+/// The owner a container's labels name, if it is one of gaia's.
+pub fn owner(labels: &BTreeMap<String, String>) -> Option<&str> {
+    labels.get(label::OWNER_UID).map(String::as_str)
 }
 
-pub fn variant(container: &Container) -> Option<Variant> {
-    let name = container.labels.get(label::VARIANT)?;
+pub fn variant(labels: &BTreeMap<String, String>) -> Option<Variant> {
+    let name = labels.get(label::VARIANT)?;
     Variant::ALL.into_iter().find(|variant| variant.as_str() == name)
 }
 

@@ -94,7 +94,7 @@ impl<O: Objects> WorkloadReconciler<O> {
         variant: Variant,
         all: &[Container],
     ) -> EngineResult<(VariantSeen, Option<ContainerId>)> {
-        let ours: Vec<Container> = all.iter().filter(|c| names::variant(c) == Some(variant)).cloned().collect();
+        let ours: Vec<Container> = all.iter().filter(|c| names::variant(&c.labels) == Some(variant)).cloned().collect();
         let mut seen = VariantSeen { failures: self.failures.of(workload, variant), ..VariantSeen::default() };
         let subject = match decide::wish(workload, variant) {
             Wish::Absent => None,
@@ -132,7 +132,7 @@ impl<O: Objects> WorkloadReconciler<O> {
         found.retain(|c| {
             label(c, label::COMPOSE_PROJECT) == *project
                 && !label(c, label::COMPOSE_ONEOFF).eq_ignore_ascii_case("true")
-                && names::owner(c).is_none()
+                && names::owner(&c.labels).is_none()
         });
         found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         let Some(container) = found.into_iter().next() else { return Ok(None) };

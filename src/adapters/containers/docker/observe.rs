@@ -1,13 +1,16 @@
 //! What Docker shows of a container into our words.
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerState as DockerState, ContainerStateStatusEnum as Status, EndpointSettings,
-    HealthStatusEnum, HostConfig, NetworkSettings, PortMap, RestartPolicyNameEnum,
+    self, ContainerInspectResponse, ContainerState as DockerState, ContainerStateStatusEnum as Status,
+    ContainerSummaryStateEnum as ListedStatus, EndpointSettings, HealthStatusEnum, HostConfig, NetworkSettings,
+    PortMap, RestartPolicyNameEnum,
 };
 use jiff::Timestamp;
 
 use crate::{
-    adapters::containers::{Attachment, Container, ContainerId, ContainerState, EngineHealth, PublishedPort},
+    adapters::containers::{
+        Attachment, Container, ContainerId, ContainerState, ContainerSummary, EngineHealth, PublishedPort,
+    },
     api::container::Protocol,
 };
 
@@ -40,6 +43,32 @@ pub(super) fn container(seen: ContainerInspectResponse) -> Option<Container> {
         ports: published(networks.ports.as_ref()),
         attachments: attachments(&id, networks),
         id: ContainerId(id),
+    })
+}
+
+/// `None` as above.
+pub(super) fn summary(seen: models::ContainerSummary) -> Option<ContainerSummary> {
+    // One that is linked to (a legacy of Docker's) has the other's alias among its names: `/other/alias`.
+    let own = |name: &&String| !name.trim_start_matches('/').contains('/');
+    let names = seen.names?;
+    Some(ContainerSummary {
+        id: ContainerId(seen.id?),
+        name: names.iter().find(own)?.trim_start_matches('/').to_owned(),
+        labels: seen.labels.unwrap_or_default().into_iter().collect(),
+        state: listed_state(seen.state?)?,
+    })
+}
+
+fn listed_state(status: ListedStatus) -> Option<ContainerState> {
+    Some(match status {
+        ListedStatus::CREATED => ContainerState::Created,
+        ListedStatus::RUNNING | ListedStatus::STOPPING => ContainerState::Running,
+        ListedStatus::PAUSED => ContainerState::Paused,
+        ListedStatus::RESTARTING => ContainerState::Restarting,
+        ListedStatus::REMOVING => ContainerState::Removing,
+        ListedStatus::EXITED => ContainerState::Exited,
+        ListedStatus::DEAD => ContainerState::Dead,
+        ListedStatus::EMPTY => return None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     Docker,
-    models::ContainerUpdateBody,
+    models::{self, ContainerUpdateBody},
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
         RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
@@ -19,8 +19,8 @@ use futures::{
 use super::{DEADLINE, DockerEngine, differences, errors::Call, events, exec, observe, pull, request};
 use crate::{
     adapters::containers::{
-        Container, ContainerId, ContainerRequest, Containers, EngineError, EngineEvent, EngineResult, ExecResult,
-        PullProgress, TerminalReason,
+        Container, ContainerId, ContainerRequest, ContainerSummary, Containers, EngineError, EngineEvent, EngineResult,
+        ExecResult, PullProgress, TerminalReason,
     },
     api::container::ContainerSpec,
 };
@@ -30,15 +30,7 @@ const INSPECTIONS: usize = 8;
 
 impl DockerEngine {
     async fn list_all(&self, label: Option<(&str, Option<&str>)>) -> EngineResult<Vec<Container>> {
-        let docker = self.client().await?;
-        let mut filters: HashMap<&str, Vec<String>> = HashMap::new();
-        if let Some((key, value)) = label {
-            filters.insert("label", vec![value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"))]);
-        }
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let call = Call::read("list containers", "");
-        let listed = self.within(call, DEADLINE, docker.list_containers(Some(options))).await?;
-        let mut ids: Vec<_> = listed.into_iter().filter_map(|summary| summary.id).collect();
+        let mut ids: Vec<_> = self.listed(label).await?.into_iter().filter_map(|summary| summary.id).collect();
         ids.sort();
         // One that vanished since is left out; any other failure fails the whole.
         stream::iter(ids)
@@ -47,6 +39,26 @@ impl DockerEngine {
             .try_filter_map(|found| std::future::ready(Ok(found)))
             .try_collect()
             .await
+    }
+
+    async fn summarised(&self, label: Option<(&str, Option<&str>)>) -> EngineResult<Vec<ContainerSummary>> {
+        let incomplete = || Call::read("list containers", "").unanswered("the answer is incomplete");
+        let listed = self.listed(label).await?.into_iter();
+        let mut all: Vec<_> =
+            listed.map(|seen| observe::summary(seen).ok_or_else(incomplete)).collect::<EngineResult<_>>()?;
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(all)
+    }
+
+    async fn listed(&self, label: Option<(&str, Option<&str>)>) -> EngineResult<Vec<models::ContainerSummary>> {
+        let docker = self.client().await?;
+        let mut filters: HashMap<&str, Vec<String>> = HashMap::new();
+        if let Some((key, value)) = label {
+            filters.insert("label", vec![value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"))]);
+        }
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let call = Call::read("list containers", "");
+        self.within(call, DEADLINE, docker.list_containers(Some(options))).await
     }
 
     /// Docker also takes the beginning of an id for an answer; we do not.
@@ -148,6 +160,13 @@ impl DockerEngine {
 impl Containers for DockerEngine {
     fn list<'a>(&'a self, label: Option<(&'a str, Option<&'a str>)>) -> BoxFuture<'a, EngineResult<Vec<Container>>> {
         self.list_all(label).boxed()
+    }
+
+    fn summaries<'a>(
+        &'a self,
+        label: Option<(&'a str, Option<&'a str>)>,
+    ) -> BoxFuture<'a, EngineResult<Vec<ContainerSummary>>> {
+        self.summarised(label).boxed()
     }
 
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>> {

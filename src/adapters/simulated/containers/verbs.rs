@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     adapters::containers::{
-        Container, ContainerId, ContainerRequest, ContainerState, Containers, EngineError, EngineEvent, EngineResult,
-        ExecResult, PullProgress, TerminalReason,
+        Container, ContainerId, ContainerRequest, ContainerState, ContainerSummary, Containers, EngineError,
+        EngineEvent, EngineResult, ExecResult, PullProgress, TerminalReason,
     },
     api::container::ContainerSpec,
 };
@@ -159,6 +159,13 @@ impl Containers for SimulatedContainers {
             machine.containers.values().map(|held| &held.seen).filter(|seen| carries(seen)).cloned().collect()
         })
         .boxed()
+    }
+
+    fn summaries<'a>(
+        &'a self,
+        label: Option<(&'a str, Option<&'a str>)>,
+    ) -> BoxFuture<'a, EngineResult<Vec<ContainerSummary>>> {
+        async move { Ok(self.list(label).await?.iter().map(ContainerSummary::from).collect()) }.boxed()
     }
 
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>> {

@@ -23,7 +23,7 @@ pub(super) fn decide(scene: &Scene<'_>, plan: &mut VariantPlan, name: &str, runn
         }
         return;
     };
-    if names::owner(container).is_some() {
+    if names::owner(&container.labels).is_some() {
         plan.status = Some(status::absent());
         let message = format!("{name} is a container that gaia made, it cannot be adopted");
         plan.conclude(Conclusion::new(Kind::Stalled, Reason::AdoptedContainerManaged, message));

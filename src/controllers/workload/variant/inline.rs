@@ -134,7 +134,7 @@ fn name_is_right(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Containe
 /// Somebody else's container has the name. One of ours that has it is renamed or removed in this very pass.
 fn name_taken(scene: &Scene<'_>) -> Option<Conclusion> {
     let holder = scene.seen.named.as_ref()?;
-    let message = match names::owner(holder) {
+    let message = match names::owner(&holder.labels) {
         Some(uid) if uid == scene.uid() => return None,
         Some(uid) => format!(
             "the container {} ({}) belongs to another object of gaia's, with uid {uid}: remove it if that object is gone",

@@ -192,7 +192,7 @@ fn attach(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, made
     let step = if gives_up { Step::Finish } else { Step::Build };
     for (network, aliases) in names::networks(scene.namespace(), &scene.name(), spec, scene.active) {
         let attached = container.attachments.iter().find(|a| a.network == network);
-        let right = |seen: &[String]| match names::owner(container) {
+        let right = |seen: &[String]| match names::owner(&container.labels) {
             Some(_) => same(seen, &aliases, &container.name),
             None => enough(seen, &aliases, &container.name, &scene.name()),
         };
