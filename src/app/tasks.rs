@@ -18,7 +18,7 @@ use crate::{
         worker,
     },
     facades::tasks::{self as facade, Mloc},
-    mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff},
+    mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff, signed::Signer},
     runtime::{
         registry_objects::RegistryObjects,
         supervisor::{Stage, Supervisor},
@@ -70,10 +70,12 @@ impl Parts {
         let results = ResultFiles::new(&directory).map_err(|source| StartError::Results { directory, source })?;
         let workers = worker::Settings { heartbeat_ttl: given.heartbeat_ttl };
         worker::spawn(context, bus.clone(), workers, metrics.clone(), supervisor);
+        let signer = given.token.as_ref().map(|token| Signer::new(token.reveal()));
         let reality = task::Reality {
             bus: bus.clone(),
             results: results.clone(),
             metrics: metrics.clone(),
+            signer: signer.clone(),
             settings: settings(given),
         };
         task::spawn(context, reality, supervisor);
@@ -86,6 +88,7 @@ impl Parts {
             most_bytes: given.most_upload_bytes,
             taking: facade::Taking::default(),
             metrics,
+            signer,
         };
         if let Some(listener) = listener {
             let router = facade::router(mloc.clone());

@@ -8,6 +8,7 @@ use axum::{
 };
 use clap::Args;
 use futures::{StreamExt, stream::BoxStream};
+use http_body_util::BodyExt;
 use kube::{
     Api, Client, Resource,
     client::Body,
@@ -15,7 +16,10 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{CliError, error::Refusal};
+use super::{
+    CliError,
+    error::{Refusal, while_},
+};
 use crate::config::DEFAULT_LISTEN;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -100,6 +104,38 @@ impl Session {
                 why: format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()),
             }),
         }
+    }
+
+    /// Sends a request and hands on the answer as it comes, however large; answers how many bytes it was. A silence ends it, not
+    /// the time that all of it takes.
+    pub async fn stream(
+        &self,
+        request: Request<Vec<u8>>,
+        mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
+        doing: &str,
+    ) -> Result<u64, CliError> {
+        let silent = |_| Refusal::Unreachable {
+            server: self.server.clone(),
+            why: format!("nothing came for {} s", REQUEST_TIMEOUT.as_secs()),
+        };
+        let failed = |refusal: Refusal| while_(doing.to_owned())(refusal);
+        let sent = tokio::time::timeout(REQUEST_TIMEOUT, self.client.send(request.map(Body::from))).await;
+        let response = sent.map_err(silent).map_err(failed)?.map_err(|error| failed(self.unreachable(&error)))?;
+        if !response.status().is_success() {
+            let told = tokio::time::timeout(REQUEST_TIMEOUT, read(response)).await.map_err(silent).map_err(failed)?;
+            let refused = told.map_err(|error| failed(self.unreachable(&*error)))?;
+            return Err(refused.err().map_or_else(|| CliError::Failed(doing.to_owned()), failed));
+        }
+        let mut chunks = response.into_body().into_data_stream();
+        let mut length = 0;
+        while let Some(chunk) =
+            tokio::time::timeout(REQUEST_TIMEOUT, chunks.next()).await.map_err(silent).map_err(failed)?
+        {
+            let chunk = chunk.map_err(|error| failed(self.unreachable(&error)))?;
+            length += chunk.len() as u64;
+            take(&chunk)?;
+        }
+        Ok(length)
     }
 
     /// As [`ask`](Self::ask), answered as a table.

@@ -1,11 +1,13 @@
 //! `gaia task`: documents for MLOC's workers are submitted, followed, shown and stopped; results are read and files fetched.
 
+mod logs;
 mod workers;
 
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
 };
 
 use axum::http::Request;
@@ -46,6 +48,8 @@ pub enum TaskCommand {
     Cancel(ManyArgs),
     /// Try a task again that has failed, as often as a new one; what failed only with it follows
     Retry(ManyArgs),
+    /// What it printed, where its worker tells
+    Logs(logs::LogsArgs),
     /// Who runs tasks, and what each is at
     Workers(WorkersArgs),
     /// The result of a task, as JSON
@@ -133,6 +137,7 @@ pub async fn run(command: TaskCommand, out: &mut dyn Write) -> Outcome {
         TaskCommand::Show(args) => show(args, out).await,
         TaskCommand::Cancel(args) => wish(args, "cancel", "cancelled", out).await,
         TaskCommand::Retry(args) => wish(args, "retry", "retried", out).await,
+        TaskCommand::Logs(args) => logs::run(args, out).await,
         TaskCommand::Workers(args) => workers::list(args.output, &args.server, out).await,
         TaskCommand::Results(args) => results(args, out).await,
         TaskCommand::Download(args) => download(args, out).await,
@@ -256,11 +261,19 @@ async fn download(args: DownloadArgs, out: &mut dyn Write) -> Outcome {
     check_name("a task", &args.id)?;
     let name = percent_encoding::utf8_percent_encode(&args.name, percent_encoding::NON_ALPHANUMERIC).to_string();
     let request = built(Request::get(format!("{RESULTS}/{}/files/{name}", args.id)).body(Vec::new()))?;
-    let bytes = session.fetch(request).await.map_err(while_(format!("cannot download {:?}", args.name)))?;
     let own = PathBuf::from(&args.name);
     let file = args.file.or_else(|| own.file_name().map(PathBuf::from)).unwrap_or(own);
-    std::fs::write(&file, &bytes).map_err(CliError::file(&format!("cannot write {}", file.display())))?;
-    writeln!(out, "{} bytes in {}", bytes.len(), file.display())?;
+    let doing = format!("cannot write {}", file.display());
+    // Beside its place, so that half of it is never taken for all of it; removed however this ends.
+    let beside = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    // As a new file has it: the umask takes from it.
+    let mode = std::fs::Permissions::from_mode(0o666);
+    let part = tempfile::Builder::new().prefix(".gaia-").permissions(mode).tempfile_in(beside);
+    let mut part = part.map_err(CliError::file(&doing))?;
+    let take = |chunk: &[u8]| part.write_all(chunk).map_err(CliError::file(&doing));
+    let length = session.stream(request, take, &format!("cannot download {:?}", args.name)).await?;
+    part.persist(&file).map_err(|error| CliError::file(&doing)(error.error))?;
+    writeln!(out, "{length} bytes in {}", file.display())?;
     Ok(0)
 }
 

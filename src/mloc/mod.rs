@@ -12,6 +12,7 @@
 //! | [`names`] | what a task is called on the wire |
 //! | [`needs`] | what a step needs, and whether a worker has it |
 //! | [`shards`] | how its data is divided |
+//! | [`signed`] | which URLs of artifacts open themselves |
 //! | [`aggregate`] | what the results of shards come to |
 //! | [`retry`] | when a failed step is tried again |
 
@@ -25,6 +26,7 @@ pub mod placeholders;
 pub mod python;
 pub mod retry;
 pub mod shards;
+pub mod signed;
 
 /// Why a submitted document is refused, as the client is told it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -127,6 +127,26 @@ async fn a_dead_letter_is_tried_again_and_what_failed_with_it_follows() {
     assert!(out.lines().count() == 2 && out.contains("w0") && out.contains("8 cores, 64Gi, 2 NVIDIA H200"), "{out}");
 }
 
+/// The whole of a file that does not fit into what the client reads at once.
+#[tokio::test]
+async fn a_file_is_downloaded_as_it_comes() {
+    let world = World::start().await;
+    let directory = world.directory().join("results").join("t1");
+    std::fs::create_dir_all(&directory).expect("made");
+    let bytes: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251) as u8).collect();
+    std::fs::write(directory.join("a model.bin"), &bytes).expect("written");
+    let file = world.directory().join("got.bin");
+    let file = file.to_str().expect("a path");
+    let (code, out, error) = gaia(&world, &["task", "download", "t1", "a model.bin", "-f", file]).await;
+    assert_eq!((code, out), (Some(0), format!("{} bytes in {file}\n", bytes.len())), "{error}");
+    assert!(std::fs::read(file).expect("it is there") == bytes, "it is the same");
+    let (code, _, error) = gaia(&world, &["task", "download", "t1", "nothing", "-f", "/nowhere/x"]).await;
+    assert!(code == Some(1) && error.contains("cannot write /nowhere/x"), "{error}");
+    let (code, _, error) = gaia(&world, &["task", "download", "t1", "nothing", "-f", file]).await;
+    assert!(code == Some(1) && error.contains("artifact not found"), "{error}");
+    assert_eq!(std::fs::read(file).expect("it is there").len(), bytes.len(), "what was there stays");
+}
+
 async fn run(mut command: tokio::process::Command) -> (Option<i32>, String, String) {
     let output = tokio::time::timeout(DEADLINE, command.output()).await.expect("in time").expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
@@ -200,4 +220,43 @@ async fn kubectl_lists_explains_and_deletes() {
     let (code, _, error) = kubectl(&world, &["delete", "task", "mine"]).await;
     assert_eq!(code, Some(0), "{error}");
     assert!(!has_files(&world, "mine"));
+}
+
+#[tokio::test]
+async fn what_a_task_printed_is_followed_to_its_end() {
+    let world = World::start().await;
+    let _workers = world.workers(1, Manners::default()).await;
+    let ids = world.submitted(&document(json!({"double": {"hangs": true}}))).await;
+    world.status_is(&ids[0], "DISPATCHED").await;
+    let logs = world.directory().join("results").join(&ids[0]).join("logs");
+    std::fs::create_dir_all(&logs).expect("made");
+    let print = |attempt: &str, text: &str| {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.create(true).append(true).open(logs.join(attempt)).expect("opened");
+        std::io::Write::write_all(&mut file, format!("{}\n", json!({"text": text})).as_bytes()).expect("written");
+    };
+    print("a1.jsonl", "one");
+    let path = format!("/api/v1/tasks/{}/logs", ids[0]);
+    let (_, listed) = world.get(&path).await;
+    assert_eq!(listed["logs"], json!([{"attempt": "a1", "size_bytes": 15}]));
+    let refusals = [
+        (format!("{path}/a2"), 404),
+        (format!("{path}/..%2f..%2fx"), 400),
+        (format!("{path}/a1?from=x"), 400),
+        ("/api/v1/tasks/nobody/logs".to_owned(), 404),
+    ];
+    for (path, code) in refusals {
+        let (status, answer) = world.get(&path).await;
+        assert_eq!(status.as_u16(), code, "{path}: {answer}");
+    }
+    let args = ["task", "logs", &ids[0], "-f"];
+    let follows = gaia(&world, &args);
+    let prints = async {
+        print("a1.jsonl", "two");
+        print("a2.jsonl", "three");
+        world.patch(&format!("tasks/{}", ids[0]), json!({"spec": {"cancel": true}})).await;
+    };
+    let ((code, out, error), ()) = tokio::join!(follows, prints);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((code, lines), (Some(0), vec!["one", "two", "three"]), "{error}");
 }

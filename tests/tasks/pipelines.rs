@@ -24,7 +24,17 @@ async fn an_archive_of_one_stage_is_loaded_by_the_next() {
     world.status_is(&ids[1], "DONE").await;
     let got = &world.ledger.documents(&ids[1])[0]["spec"];
     let url = got["checkpoint"]["load"]["url"].as_str().expect("a URL");
-    assert_eq!(url, format!("{}/api/v1/results/{}/files/final_model.zip", world.url(), ids[0]));
+    let plain = format!("{}/api/v1/results/{}/files/final_model.zip", world.url(), ids[0]);
+    assert!(url.starts_with(&format!("{plain}?expires=")), "{url}");
+    // Whoever loads it has no token.
+    let anonymous = async |url: &str| {
+        let answer = reqwest::get(url).await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a text"))
+    };
+    assert_eq!(anonymous(url).await, (200, format!("archive of {}", ids[0])));
+    assert_eq!(anonymous(&plain).await.0, 401);
+    assert_eq!(anonymous(&url.replace("final_model.zip", "other.zip")).await.0, 401);
+    assert_eq!(anonymous(&format!("{url}0")).await.0, 401);
     assert_eq!(got["note"], format!("by {}", first["assigned_worker"].as_str().expect("a worker")));
     assert_eq!(got["keep"], "");
     assert_eq!(got["_upstreamResults"]["gsm8k-stage"]["task_id"], ids[0]);

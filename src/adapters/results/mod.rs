@@ -18,6 +18,8 @@ use tokio::{fs, io::AsyncWriteExt, sync::broadcast};
 /// The result itself.
 pub const RESPONSES: &str = "responses.json";
 const INCOMING: &str = ".incoming";
+/// What tasks printed, a file for each attempt.
+const LOGS: &str = "logs";
 /// Where later generations of MLOC put uploads.
 const ARTIFACTS: &str = "artifacts";
 /// Ids that a slow listener may fall behind by; then it looks at everything.
@@ -178,6 +180,31 @@ impl ResultFiles {
         }
         found.sort();
         found
+    }
+
+    /// Names and metadata of the logs that are kept of a task.
+    pub async fn logs(&self, task: &str) -> Vec<(String, std::fs::Metadata)> {
+        let mut found = Vec::new();
+        let Some(directory) = self.real_directory(task).await else { return found };
+        let Ok(mut entries) = fs::read_dir(directory.join(LOGS)).await else { return found };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            // Of a link this is the link's own.
+            if let Ok(file) = entry.metadata().await
+                && file.is_file()
+            {
+                found.push((entry.file_name().to_string_lossy().into_owned(), file));
+            }
+        }
+        found
+    }
+
+    /// A log of a task. None: there is none of this name.
+    pub async fn log(&self, task: &str, name: &str) -> Result<Option<PathBuf>, FileError> {
+        let name = checked(name)?;
+        let Some(directory) = self.real_directory(task).await else { return Ok(None) };
+        let Ok(real) = fs::canonicalize(directory.join(LOGS).join(name)).await else { return Ok(None) };
+        let is_file = fs::metadata(&real).await.is_ok_and(|file| file.is_file());
+        Ok(Some(real).filter(|real| is_file && real.starts_with(&directory)))
     }
 
     /// Removes everything that is kept of a task. It is gone at once or not at all: moved aside first, from where the next start

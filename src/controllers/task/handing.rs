@@ -143,6 +143,14 @@ impl<O: Objects> Tasks<O> {
         })
     }
 
+    /// A result whose URLs of artifacts need no token for a while.
+    fn opened(&self, mut result: Value, task: &str) -> Value {
+        if let Some(signer) = &self.reality.signer {
+            sign(&mut result, &|url| signer.sign(url, task, self.clock.now()));
+        }
+        result
+    }
+
     /// What the worker gets: of a task that depends on others with their results in it.
     pub(super) async fn document(&self, task: &Task, key: &Key) -> Option<Value> {
         let document = serde_json::to_value(&task.spec.document).ok()?;
@@ -155,6 +163,7 @@ impl<O: Objects> Tasks<O> {
             let stored = self.reality.results.load(&wire_id(&on)).await;
             let stored = stored.inspect_err(|error| warn!(task = on.1, %error, "a result cannot be read"));
             let read = stored.ok().flatten().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            let read = read.map(|read| self.opened(read, &wire_id(&on)));
             if let Some((read, upstream)) = read.zip(self.view.task(&on)) {
                 let name = &upstream.spec.document.metadata.name;
                 let name = placeholders::name_of(upstream.spec.graph_node_name.as_deref(), name);
@@ -166,5 +175,19 @@ impl<O: Objects> Tasks<O> {
         let mut document = placeholders::resolve(&document, &context, if typed { Whole::Typed } else { Whole::Text });
         document["spec"]["_upstreamResults"] = json!(context);
         Some(document)
+    }
+}
+
+/// In the place of every text that `signed` knows.
+fn sign(value: &mut Value, signed: &impl Fn(&str) -> Option<String>) {
+    match value {
+        Value::String(text) => {
+            if let Some(url) = signed(text) {
+                *text = url;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| sign(item, signed)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| sign(field, signed)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

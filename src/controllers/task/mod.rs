@@ -54,7 +54,7 @@ use crate::{
         task::{Task, TaskPhase, TaskReason, TaskStatus},
         worker::Worker,
     },
-    mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff},
+    mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff, signed::Signer},
     registry::Reason,
     runtime::{
         clock::Clock,
@@ -93,6 +93,8 @@ pub struct Reality {
     pub bus: SharedBus,
     pub results: ResultFiles,
     pub metrics: TaskMetrics,
+    /// Of URLs that lead to artifacts, where callers must show a token.
+    pub signer: Option<Signer>,
     pub settings: Settings,
 }
 
@@ -278,6 +280,7 @@ impl<O: Objects> Tasks<O> {
                 // Whoever has it runs it to its end.
                 if let Some(worker) = holder(&task) {
                     self.view.occupied.insert(worker.to_owned(), key.clone());
+                    self.look_soon();
                 }
                 self.left_behind.insert(key.clone());
                 self.dirty.extend(self.view.remove(&key));

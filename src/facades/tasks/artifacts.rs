@@ -124,7 +124,7 @@ pub async fn give(mloc: &Mloc, task: &str, name: &str, headers: &HeaderMap) -> A
 }
 
 /// So many bytes from where the file stands.
-fn chunks(file: tokio::fs::File, wanted: u64) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+pub fn chunks(file: tokio::fs::File, wanted: u64) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
     stream::try_unfold((file, wanted), |(mut file, left)| async move {
         if left == 0 {
             return Ok(None);

@@ -10,10 +10,12 @@
 //! | [`records`] | how tasks and workers look on the wire |
 //! | [`results`] | results come in and go out |
 //! | [`artifacts`] | files come in and go out |
+//! | [`logs`] | what tasks printed goes out |
 //! | [`metrics`] | what is counted |
 //! | [`wishes`] | tasks are to stop, or to be tried again |
 
 mod artifacts;
+mod logs;
 mod metrics;
 mod records;
 mod results;
@@ -36,7 +38,7 @@ use crate::{
         results::{FileError, ResultFiles},
     },
     api::task::Task,
-    mloc::names,
+    mloc::{names, signed::Signer},
     registry::ObjectName,
     runtime::clock::Clock,
     runtime::objects::Objects,
@@ -61,6 +63,8 @@ pub struct Mloc {
     /// Results of a task are taken one after another, so that of two at once one finds the other.
     pub taking: Taking,
     pub metrics: TaskMetrics,
+    /// Of URLs of artifacts that need no token.
+    pub signer: Option<Signer>,
 }
 
 /// A lock for every task; a few share one.

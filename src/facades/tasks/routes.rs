@@ -1,5 +1,7 @@
 //! Which path and method is which call, and who may call. 404, 405 and 307 are answered as MLOC's own service does.
 
+use std::collections::HashMap;
+
 use axum::{
     Router,
     extract::{RawPathParams, Request},
@@ -10,7 +12,7 @@ use axum::{
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::{Mloc, artifacts, records, results, submit, wishes};
+use super::{Mloc, artifacts, logs, records, results, submit, wishes};
 use crate::facades::reply::{Answer, Refusal, json, with_header};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ enum Call {
     Cancel,
     Retry,
     DeadLetters,
+    Logs,
+    Log,
     TakeResult,
     Result,
     TakeFile,
@@ -39,6 +43,8 @@ const ROUTES: &[(&str, &[(Method, Call)])] = &[
     ("/api/v1/tasks/{id}", &[(Method::GET, Call::Task)]),
     ("/api/v1/tasks/{id}/cancel", &[(Method::POST, Call::Cancel)]),
     ("/api/v1/tasks/{id}/retry", &[(Method::POST, Call::Retry)]),
+    ("/api/v1/tasks/{id}/logs", &[(Method::GET, Call::Logs)]),
+    ("/api/v1/tasks/{id}/logs/{attempt}", &[(Method::GET, Call::Log)]),
     ("/api/v1/dead_letters", &[(Method::GET, Call::DeadLetters)]),
     ("/api/v1/results", &[(Method::POST, Call::TakeResult)]),
     ("/api/v1/results/{id}", &[(Method::GET, Call::Result)]),
@@ -57,6 +63,9 @@ pub fn router(mloc: Mloc) -> Router {
             async move {
                 let Some(call) = call else { return method_not_allowed(calls) };
                 let answer = match admit(&mloc, request.headers()) {
+                    Err(_) if call == Call::File && is_signed(&mloc, &names, request.uri()) => {
+                        answer(&mloc, call, &names, request).await
+                    }
                     Ok(()) => answer(&mloc, call, &names, request).await,
                     Err(refusal) => Err(refusal),
                 };
@@ -94,6 +103,14 @@ fn admit(mloc: &Mloc, headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// The URL of a file carries a signature that opens it.
+fn is_signed(mloc: &Mloc, names: &[String], uri: &Uri) -> bool {
+    let (Some(signer), [task, file]) = (&mloc.signer, names) else { return false };
+    let Ok(query) = axum::extract::Query::<HashMap<String, String>>::try_from_uri(uri) else { return false };
+    let Some((expires, signature)) = query.get("expires").zip(query.get("signature")) else { return false };
+    expires.parse().is_ok_and(|expires| signer.opens(task, file, expires, signature, mloc.clock.now()))
+}
+
 async fn answer(mloc: &Mloc, call: Call, names: &[String], request: Request) -> Answer {
     let name = |n: usize| names.get(n).map(String::as_str).unwrap_or_default();
     match call {
@@ -105,6 +122,8 @@ async fn answer(mloc: &Mloc, call: Call, names: &[String], request: Request) -> 
         Call::Task => records::task(mloc, name(0)).await,
         Call::Cancel => wishes::cancel(mloc, name(0), request.uri()).await,
         Call::Retry => wishes::retry(mloc, name(0), request.uri()).await,
+        Call::Logs => logs::list(mloc, name(0)).await,
+        Call::Log => logs::give(mloc, name(0), name(1), request.uri()).await,
         Call::DeadLetters => wishes::dead_letters(mloc).await,
         Call::TakeResult => results::take(mloc, request).await,
         Call::Result => results::give(mloc, name(0)).await,
