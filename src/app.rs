@@ -10,6 +10,7 @@
 
 pub mod backup;
 pub mod compose;
+mod droplets;
 mod expiry;
 pub mod plan;
 mod readiness;
@@ -66,6 +67,10 @@ pub enum StartError {
     Web(String),
     #[error("REDIS_URL: {0}")]
     Bus(String),
+    #[error("REGISTRY_URL and droplets: cannot make an HTTP client")]
+    Droplets(#[source] reqwest::Error),
+    #[error("cannot keep the history of calls in {}", file.display())]
+    Calls { file: std::path::PathBuf, source: io::Error },
     #[error("no directory of results can be called {}", directory.display())]
     Results { directory: std::path::PathBuf, source: io::Error },
 }
@@ -116,6 +121,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let listener = listener.map_err(|source| StartError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
     let tasks_listener = tasks::listen(&config.tasks).await?;
+    let droplets_listener = droplets::listen(&config.droplets).await?;
+    let listeners = Listeners { main: listener, tasks: tasks_listener, droplets: droplets_listener };
     let store = open_store(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = open_registry(store.clone(), clock.clone()).await?;
@@ -123,7 +130,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let metrics = RuntimeMetrics::default();
     let lifecycle = Lifecycle::default();
     let parts = Parts { config, registry, clock, world, metrics };
-    let supervisor = parts.spawn(listener, tasks_listener, store, &lifecycle).await?;
+    let supervisor = parts.spawn(listeners, store, &lifecycle).await?;
     let running = supervise(supervisor, address, lifecycle);
     info!(%address, version = telemetry::VERSION, "gaia serves");
     Ok(running)
@@ -153,6 +160,13 @@ fn world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, StartError> {
     }
 }
 
+/// Where clients come in; the old APIs may have ports of their own.
+struct Listeners {
+    main: TcpListener,
+    tasks: Option<TcpListener>,
+    droplets: Option<TcpListener>,
+}
+
 /// What the tasks are made from.
 struct Parts {
     config: Config,
@@ -166,8 +180,7 @@ impl Parts {
     /// Starts every task, what is told to before what tells.
     async fn spawn(
         self,
-        listener: TcpListener,
-        tasks_listener: Option<TcpListener>,
+        listeners: Listeners,
         store: Arc<EmbeddedStore>,
         lifecycle: &Lifecycle,
     ) -> Result<Supervisor, StartError> {
@@ -189,8 +202,11 @@ impl Parts {
             controllers::gpu::discovery::spawn(&context, &mut supervisor);
         }
         let mut guest = self.spawn_facade(&mut supervisor)?;
-        let mloc = self.spawn_tasks(&context, task_metrics, tasks_listener, &mut supervisor)?;
-        guest.routes = guest.routes.merge(backups).merge(mloc);
+        let mloc = self.spawn_tasks(&context, task_metrics, listeners.tasks, &mut supervisor)?;
+        let main =
+            listeners.main.local_addr().map_err(|source| StartError::Listen { address: self.config.listen, source })?;
+        let fpai = self.spawn_droplets(&context, (main, listeners.droplets), &mut exposition, &mut supervisor)?;
+        guest.routes = guest.routes.merge(backups).merge(mloc).merge(fpai);
         let state = ServerState {
             registry: self.registry,
             shutdown: supervisor.token(Stage::Intake),
@@ -200,8 +216,9 @@ impl Parts {
             metrics: server_metrics,
             exposition: Arc::new(exposition),
         };
-        supervisor
-            .spawn(Stage::Intake, "server", |stop| server::serve(listener, server::with_guest(state, guest), stop));
+        supervisor.spawn(Stage::Intake, "server", |stop| {
+            server::serve(listeners.main, server::with_guest(state, guest), stop)
+        });
         lifecycle.enter(readiness::Stage::Serving);
         Ok(supervisor)
     }

@@ -1,6 +1,7 @@
 //! Settings of the server process. A flag wins over the environment, the environment over the file; what is found is
 //! validated once, here, and every complaint names the flag, the variable or the line of the file it came from.
 
+pub mod droplets;
 mod orchestrator;
 mod tasks;
 
@@ -15,6 +16,7 @@ use std::{
 use serde_saphyr::Spanned;
 use strum::VariantNames;
 
+pub use droplets::Droplets;
 pub use orchestrator::Orchestrator;
 use orchestrator::Settings;
 pub use tasks::Tasks;
@@ -27,7 +29,7 @@ pub const DEFAULT_FILE: &str = "/etc/gaia/gaia.yaml";
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6410);
 
 /// The keys of the file. Flag and variable follow from each: `dataDir`, `--data-dir`, `GAIA_DATA_DIR`.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "listen",
     "dataDir",
     "desired",
@@ -35,6 +37,7 @@ pub const KEYS: [&str; 10] = [
     "nvmlLibrary",
     "tokenFile",
     "tasksListen",
+    "dropletsListen",
     "nodeName",
     "logFormat",
     "logLevel",
@@ -90,6 +93,8 @@ pub struct Config {
     pub orchestrator: Orchestrator,
     /// Of MLOC's, whose place it may take as well.
     pub tasks: Tasks,
+    /// Of FPAI's, likewise.
+    pub droplets: Droplets,
 }
 
 /// Where a setting was read.
@@ -197,6 +202,7 @@ impl Config {
             None => Vec::new(),
         };
         let orchestrator = Settings::read(layers.variable)?;
+        let droplets = Droplets::read(layers, tokens.is_empty())?;
         Ok(Self {
             listen: listen(layers.get("listen").or_else(|| orchestrator.listen()), tokens.is_empty())?,
             data_dir: data_dir(layers)?,
@@ -211,6 +217,7 @@ impl Config {
             tokens,
             orchestrator: orchestrator.used(),
             tasks: Tasks::read(layers)?,
+            droplets,
         })
     }
 }
@@ -347,7 +354,11 @@ fn log_filter(layers: &Layers<'_>) -> Result<String, ConfigError> {
         let value = (layers.variable)("RUST_LOG").filter(|v| !v.is_empty())?;
         Some(Given { value, origin: Origin::Variable("RUST_LOG".into()) })
     };
-    let Some(Given { value, origin }) = layers.get("logLevel").or_else(rust_log) else { return Ok("info".into()) };
+    let Some(Given { value, origin }) =
+        layers.get("logLevel").or_else(rust_log).or_else(|| droplets::log_level(layers))
+    else {
+        return Ok("info".into());
+    };
     match telemetry::check_filter(&value) {
         Ok(()) => Ok(value),
         Err(e @ (TelemetryError::Filter { .. } | TelemetryError::SetUpTwice)) => Err(invalid(origin, e.to_string())),

@@ -13,6 +13,7 @@
 //! | [`yaml`] | which values a text holds, on which lines |
 //! | [`compose`] | what a Compose file comes to in our words |
 //! | [`mloc`] | what an MLOC document says |
+//! | [`droplets`] | what follows from a droplet's answer, or from none |
 //! | [`gitops`] | files in |
 //! | [`facades`] | the old APIs, on our objects |
 //! | [`server`] | the API on the wire |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod controllers;
+pub mod droplets;
 pub mod facades;
 pub mod gitops;
 pub mod mloc;

@@ -48,6 +48,9 @@ pub struct DropletSpec {
     pub health_path: String,
     #[serde(default)]
     pub limits: DropletLimits,
+    /// Requests wait while this Workload gives its card away or gets it back; absent: nobody waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<DropletHold>,
     /// Everything else the registry says about it (steward, proof, costs), kept for its clients.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "super::schema::free_form")]
@@ -58,6 +61,23 @@ fn default_health_path() -> String {
     "/health".to_owned()
 }
 
+/// Whose handoffs requests wait for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DropletHold {
+    /// A Workload of the droplet's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub workload: String,
+    /// Seconds a request waits at most; then it is refused with 503.
+    #[serde(default = "default_hold_seconds")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_seconds: u32,
+}
+
+fn default_hold_seconds() -> u32 {
+    60
+}
+
 /// What one droplet may cost us.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +86,10 @@ pub struct DropletLimits {
     #[serde(default = "default_concurrent")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrent: u32,
+    /// Requests that wait; further ones are refused with 503.
+    #[serde(default = "default_queued")]
+    #[schemars(range(max = 100_000))]
+    pub max_queued: u32,
     /// Seconds for one attempt; absent: as the process is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
@@ -87,6 +111,7 @@ impl Default for DropletLimits {
     fn default() -> Self {
         Self {
             max_concurrent: default_concurrent(),
+            max_queued: default_queued(),
             timeout_seconds: None,
             max_attempts: None,
             failure_threshold: default_failure_threshold(),
@@ -97,6 +122,9 @@ impl Default for DropletLimits {
 
 fn default_concurrent() -> u32 {
     64
+}
+fn default_queued() -> u32 {
+    256
 }
 /// Off: clients of the original expect every request to be tried.
 fn default_failure_threshold() -> u32 {

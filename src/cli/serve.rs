@@ -42,6 +42,9 @@ pub struct ServeArgs {
     /// Address of MLOC's API on a port of its own, beside the main one [default: none; its usual port is 8000]
     #[arg(long, value_name = "ADDRESS")]
     tasks_listen: Option<String>,
+    /// Address of FPAI's API on a port of its own, beside the main one [default: none; its usual port is 8001]
+    #[arg(long, value_name = "ADDRESS")]
+    droplets_listen: Option<String>,
     /// Name of this host among the nodes [default: the host name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -63,6 +66,7 @@ impl ServeArgs {
             ("nvmlLibrary", self.nvml_library),
             ("tokenFile", self.token_file),
             ("tasksListen", self.tasks_listen),
+            ("dropletsListen", self.droplets_listen),
             ("nodeName", self.node_name),
             ("logFormat", self.log_format),
             ("logLevel", self.log_level),

@@ -1,6 +1,7 @@
 //! What is decided: a folder per kind. [`CONTROLLERS`] says who reads what and who writes which status; no status has
 //! two writers.
 
+pub mod droplet;
 pub mod gpu;
 pub mod gpuclaim;
 pub mod handoff;
@@ -94,7 +95,7 @@ pub const CONTROLLERS: &[Controller] = &[
         writes_status_of: None,
         acts_on: &["WorkloadHistory"],
     },
-    // These two run where there is a bus: the composition root starts them.
+    // These run where there is a bus, or a network: the composition root starts them.
     Controller {
         name: "task",
         reads: &["Task", "Worker", "bus", "results"],
@@ -106,6 +107,12 @@ pub const CONTROLLERS: &[Controller] = &[
         reads: &["Worker", "bus"],
         writes_status_of: Some("Worker"),
         acts_on: &["Worker", "bus"],
+    },
+    Controller {
+        name: "droplet",
+        reads: &["Droplet", "Handoff", "registry of droplets", "peers"],
+        writes_status_of: Some("Droplet"),
+        acts_on: &["Droplet", "peers"],
     },
 ];
 

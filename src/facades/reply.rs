@@ -1,7 +1,7 @@
 //! Answers as the old services give them, all made with FastAPI: compact JSON, and errors as `{"detail": …}`.
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
@@ -100,4 +100,24 @@ pub fn stamp(at: Timestamp) -> String {
 
 pub fn stamp_of(time: Option<&Time>) -> Option<String> {
     time.map(|time| stamp(time.0))
+}
+
+/// What is not said counts as JSON.
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return true };
+    let given = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    given == "application/json" || (given.starts_with("application/") && given.ends_with("+json"))
+}
+
+pub fn method_not_allowed<'a>(allowed: impl Iterator<Item = &'a Method>) -> Response {
+    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response();
+    let allowed: Vec<&str> = allowed.map(Method::as_str).collect();
+    with_header(refusal, header::ALLOW, &allowed.join(", "))
+}
+
+/// 307 keeps method and body.
+pub async fn without_slash(uri: Uri) -> Response {
+    let path = uri.path().trim_end_matches('/');
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    with_header(StatusCode::TEMPORARY_REDIRECT.into_response(), header::LOCATION, &format!("{path}{query}"))
 }

@@ -113,6 +113,11 @@ pub fn with_guest(state: ServerState, guest: Guest) -> Router {
     guest.routes.layer(counted).merge(ours).layer(auth).layer(compression())
 }
 
+/// Another API on a listener of its own, behind our tokens.
+pub fn guarded(routes: Router, auth: Auth) -> Router {
+    routes.layer(middleware::from_fn_with_state(auth, auth::require))
+}
+
 /// Calls beside ours, all of the other API under one name: their paths carry names and ids.
 async fn count_guest(State(metrics): State<ServerMetrics>, request: Request, next: Next) -> Response {
     let started = Instant::now();

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     api::gpu::Gpu,
     app::{self, Running},
-    config::{Config, DEFAULT_LISTEN, Orchestrator, Reality, Tasks},
+    config::{Config, DEFAULT_LISTEN, Droplets, Orchestrator, Reality, Tasks},
     telemetry::{self, LogFormat, LogSettings},
 };
 
@@ -91,6 +91,7 @@ impl Files {
             node_name: "demo".to_owned(),
             log,
             tasks: Tasks::default(),
+            droplets: Droplets::default(),
             orchestrator: Orchestrator::default(),
         }
     }

@@ -4,14 +4,14 @@ use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::{RawPathParams, Request},
-    http::{HeaderMap, Method, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse, Response},
     routing::any,
 };
 
 use super::{
     Gaia, availability, containers, gpu, handoff, openapi, oracle, overview, power,
-    reply::{Answer, Refusal, with_header},
+    reply::{Answer, Refusal, method_not_allowed, without_slash},
     socket, stacks,
     transfer::Direction,
     watch,
@@ -143,7 +143,7 @@ pub fn router(gaia: Gaia) -> Router {
             let gaia = gaia.clone();
             let name = params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default();
             let allowed = request.method() == method;
-            let refusal = (!allowed).then(|| method_not_allowed(&method));
+            let refusal = (!allowed).then(|| method_not_allowed([&method].into_iter()));
             async move {
                 match refusal {
                     Some(refusal) => refusal,
@@ -203,16 +203,4 @@ async fn answer(gaia: &Gaia, call: Call, asked: &Asked) -> Answer {
 async fn read(body: Body) -> Result<Bytes, Refusal> {
     let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "Request body is too large or broke off");
     to_bytes(body, LIMIT_BYTES).await.map_err(|_| too_large())
-}
-
-fn method_not_allowed(allowed: &Method) -> Response {
-    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response();
-    with_header(refusal, header::ALLOW, allowed.as_str())
-}
-
-/// 307 keeps method and body.
-async fn without_slash(uri: Uri) -> Response {
-    let path = uri.path().trim_end_matches('/');
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    with_header(StatusCode::TEMPORARY_REDIRECT.into_response(), header::LOCATION, &format!("{path}{query}"))
 }

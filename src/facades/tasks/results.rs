@@ -18,7 +18,7 @@ use super::{Mloc, now, submit};
 use crate::{
     adapters::results::RESPONSES,
     api::task::{Task, TaskPhase},
-    facades::reply::{Answer, Refusal, ok},
+    facades::reply::{Answer, Refusal, is_json, ok},
     mloc::names::NAMESPACE,
     registry::ApiError,
 };
@@ -64,7 +64,7 @@ pub async fn take(mloc: &Mloc, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let too_large = |_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "Request body is too large or broke off");
     let bytes = to_bytes(body, LIMIT_BYTES).await.map_err(too_large)?;
-    if !submit::is_json(&parts.headers) {
+    if !is_json(&parts.headers) {
         let fault = json!({"type": "model_attributes_type", "loc": ["body"],
             "msg": "Input should be a valid dictionary or object to extract fields from", "input": String::from_utf8_lossy(&bytes)});
         return Err(Refusal::invalid(vec![fault]));

@@ -13,7 +13,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::{Mloc, artifacts, logs, records, results, submit, wishes};
-use crate::facades::reply::{Answer, Refusal, json, with_header};
+use crate::facades::reply::{Answer, Refusal, json, method_not_allowed, without_slash};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
@@ -61,7 +61,7 @@ pub fn router(mloc: Mloc) -> Router {
             let call = calls.iter().find(|(method, _)| method == request.method()).map(|(_, call)| *call);
             let names: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
             async move {
-                let Some(call) = call else { return method_not_allowed(calls) };
+                let Some(call) = call else { return method_not_allowed(calls.iter().map(|(method, _)| method)) };
                 let answer = match admit(&mloc, request.headers()) {
                     Err(_) if call == Call::File && is_signed(&mloc, &names, request.uri()) => {
                         answer(&mloc, call, &names, request).await
@@ -82,7 +82,7 @@ pub fn health() -> Router {
     let answer = |request: Request| async move {
         match *request.method() {
             Method::GET => json(StatusCode::OK, &json!({"ok": true})),
-            _ => method_not_allowed(&[(Method::GET, Call::Tasks)]),
+            _ => method_not_allowed([&Method::GET].into_iter()),
         }
     };
     Router::new().route("/healthz", any(answer)).route("/healthz/", any(without_slash))
@@ -130,17 +130,4 @@ async fn answer(mloc: &Mloc, call: Call, names: &[String], request: Request) -> 
         Call::TakeFile => artifacts::take(mloc, name(0), request).await,
         Call::File => artifacts::give(mloc, name(0), name(1), &request.into_parts().0.headers).await,
     }
-}
-
-fn method_not_allowed(calls: &[(Method, Call)]) -> Response {
-    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response();
-    let allowed: Vec<&str> = calls.iter().map(|(method, _)| method.as_str()).collect();
-    with_header(refusal, header::ALLOW, &allowed.join(", "))
-}
-
-/// 307 keeps method and body.
-async fn without_slash(uri: Uri) -> Response {
-    let path = uri.path().trim_end_matches('/');
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    with_header(StatusCode::TEMPORARY_REDIRECT.into_response(), header::LOCATION, &format!("{path}{query}"))
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::to_bytes,
     extract::Request,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -18,7 +18,7 @@ use crate::{
         RESULTS_FINALIZER,
         task::{MlocDocument, Task, TaskSpec},
     },
-    facades::reply::{Answer, Refusal, ok},
+    facades::reply::{Answer, Refusal, is_json, ok},
     mloc::{
         Refused,
         document::{check, parse},
@@ -78,13 +78,6 @@ fn yaml_of(headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
             json!({"type": "dict_type", "loc": ["body", "dict[str,any]"], "msg": "Input should be a valid dictionary", "input": other}),
         ])),
     }
-}
-
-/// What is not said counts as JSON.
-pub fn is_json(headers: &HeaderMap) -> bool {
-    let Some(given) = headers.get(header::CONTENT_TYPE) else { return true };
-    let given = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    given == "application/json" || (given.starts_with("application/") && given.ends_with("+json"))
 }
 
 pub fn json_of(body: &[u8]) -> Result<Value, Refusal> {

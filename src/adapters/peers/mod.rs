@@ -1,5 +1,8 @@
 //! Requests to services: a workload's own container, or somebody elsewhere. One attempt a call; who asks decides about the next.
 
+pub mod listing_file;
+pub mod targets;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};

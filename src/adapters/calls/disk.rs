@@ -1,0 +1,128 @@
+//! The calls on disk: one thread, one transaction for everything that waits.
+
+use std::{io, path::Path, sync::Arc};
+
+use rusqlite::{Connection, params};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::droplets::record::Record;
+
+/// Calls of one transaction.
+const MOST_AT_ONCE: usize = 1_000;
+
+const SCHEMA: &str = "
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    CREATE TABLE IF NOT EXISTS calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS queued (id TEXT PRIMARY KEY, call TEXT NOT NULL) WITHOUT ROWID;
+";
+
+pub enum Write {
+    /// An ended call; it is no longer queued.
+    Record {
+        record: Arc<Record>,
+        done: Option<oneshot::Sender<bool>>,
+    },
+    Queued {
+        id: String,
+        text: String,
+        done: oneshot::Sender<bool>,
+    },
+}
+
+pub struct Left {
+    pub connection: Connection,
+    /// The oldest first.
+    pub records: Vec<Record>,
+    pub queued: Vec<String>,
+}
+
+/// A file that is no history is put aside: calls of the past are worth less than those to come.
+pub fn open(file: &Path, most: usize) -> io::Result<Left> {
+    if let Some(directory) = file.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    match read(file, most) {
+        Ok(left) => Ok(left),
+        Err(error) => {
+            let aside = file.with_extension("damaged");
+            tracing::warn!(file = %file.display(), %error, aside = %aside.display(), "the history of calls cannot be read and begins anew");
+            std::fs::rename(file, aside)?;
+            for journal in ["-wal", "-shm"] {
+                let mut name = file.as_os_str().to_owned();
+                name.push(journal);
+                std::fs::remove_file(name).ok();
+            }
+            read(file, most).map_err(io::Error::other)
+        }
+    }
+}
+
+fn read(file: &Path, most: usize) -> rusqlite::Result<Left> {
+    let connection = Connection::open(file)?;
+    connection.execute_batch(SCHEMA)?;
+    let mut statement = connection.prepare("SELECT record FROM calls ORDER BY seq DESC LIMIT ?1")?;
+    let texts = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| row.get::<_, String>(0))?;
+    let mut records = Vec::new();
+    for text in texts {
+        match serde_json::from_str::<Record>(&text?) {
+            Ok(record) => records.push(record),
+            Err(error) => tracing::warn!(%error, "a call in the history cannot be read"),
+        }
+    }
+    records.reverse();
+    drop(statement);
+    let mut statement = connection.prepare("SELECT call FROM queued")?;
+    let queued = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    drop(statement);
+    Ok(Left { connection, records, queued })
+}
+
+/// Until nobody can send any more.
+pub fn run(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, most: usize) {
+    let mut batch = Vec::new();
+    loop {
+        batch.clear();
+        if futures::executor::block_on(inbox.recv_many(&mut batch, MOST_AT_ONCE)) == 0 {
+            return;
+        }
+        let written = write(&mut connection, &batch, most);
+        if let Err(error) = &written {
+            tracing::warn!(%error, calls = batch.len(), "calls cannot be written to the history on disk");
+        }
+        for write in batch.drain(..) {
+            // Who no longer waits need not be told.
+            match write {
+                Write::Record { done: Some(done), .. } | Write::Queued { done, .. } => {
+                    done.send(written.is_ok()).ok();
+                }
+                Write::Record { done: None, .. } => {}
+            }
+        }
+    }
+}
+
+fn write(connection: &mut Connection, batch: &[Write], most: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let transaction = connection.transaction()?;
+    for write in batch {
+        match write {
+            Write::Record { record, .. } => {
+                let text = serde_json::to_string(&**record)?;
+                transaction.prepare_cached("INSERT INTO calls (record) VALUES (?1)")?.execute([text])?;
+                transaction.prepare_cached("DELETE FROM queued WHERE id = ?1")?.execute([&record.id])?;
+            }
+            Write::Queued { id, text, .. } => {
+                let mut insert =
+                    transaction.prepare_cached("INSERT OR REPLACE INTO queued (id, call) VALUES (?1, ?2)")?;
+                insert.execute(params![id, text])?;
+            }
+        }
+    }
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut bound =
+        transaction.prepare_cached("DELETE FROM calls WHERE seq <= (SELECT COALESCE(MAX(seq), 0) FROM calls) - ?1")?;
+    bound.execute([most])?;
+    drop(bound);
+    transaction.commit()?;
+    Ok(())
+}

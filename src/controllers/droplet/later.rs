@@ -1,0 +1,200 @@
+//! Calls whose callers do not wait (`Prefer: respond-async`). They are on the disk before they are promised, and are made by the next
+//! process where this one did not get to it: at least once, with an idempotency key that stays the same.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, HeaderValue},
+};
+use reqwest::{Method, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::routing::{Call, Routing, seconds};
+use crate::{
+    adapters::peers::targets::Request,
+    droplets::{record::Record, retry::Verdict},
+};
+
+/// Calls that are promised and not yet made.
+const MOST_QUEUED: usize = 10_000;
+/// Of these at the same time; a droplet's own limit holds as well.
+const AT_ONCE: usize = 256;
+const CALLBACK_ATTEMPTS: u32 = 5;
+
+/// A promised call, as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Promised {
+    pub id: String,
+    pub droplet: String,
+    pub method: String,
+    pub path: String,
+    pub payload: Option<Box<RawValue>>,
+    pub idempotency_key: Option<String>,
+    pub request_id: Option<String>,
+    /// Who is sent the record.
+    pub callback_url: Option<String>,
+    pub created_at: f64,
+}
+
+pub struct Queue {
+    sender: mpsc::Sender<Promised>,
+    inbox: Mutex<Option<mpsc::Receiver<Promised>>>,
+    /// Of the process before.
+    left: Mutex<Vec<String>>,
+    count: AtomicUsize,
+}
+
+impl Queue {
+    pub fn new(left: Vec<String>) -> Self {
+        let (sender, inbox) = mpsc::channel(MOST_QUEUED);
+        Self { sender, inbox: Mutex::new(Some(inbox)), left: Mutex::new(left), count: AtomicUsize::new(0) }
+    }
+}
+
+/// The record of a promised call, or nothing where it cannot be promised.
+pub async fn promise(routing: &Routing, promised: Promised, target_url: String) -> Option<Arc<Record>> {
+    let place = routing.queue.sender.try_reserve().ok()?;
+    let record = Arc::new(record(&promised, target_url));
+    let text = serde_json::to_string(&promised).ok()?;
+    if !routing.calls.queue(record.clone(), text).await {
+        return None;
+    }
+    routing.queue.count.fetch_add(1, Ordering::Relaxed);
+    place.send(promised);
+    Some(record)
+}
+
+fn record(promised: &Promised, target_url: String) -> Record {
+    Record {
+        id: promised.id.clone(),
+        droplet_name: promised.droplet.clone(),
+        target_url,
+        method: promised.method.clone(),
+        status: Verdict::Queued,
+        response_status: None,
+        response_body: None,
+        retry_count: 0,
+        created_at: promised.created_at,
+        completed_at: None,
+        duration_ms: None,
+        error_message: None,
+        error: None,
+    }
+}
+
+/// Makes what is promised, until it is cancelled. What is cut off is made by the next process.
+pub async fn run(routing: Arc<Routing>) {
+    let inbox = routing.queue.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut inbox) = inbox else { return std::future::pending().await };
+    let left = std::mem::take(&mut *routing.queue.left.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut under_way = tokio::task::JoinSet::new();
+    for text in left {
+        match serde_json::from_str::<Promised>(&text) {
+            Ok(promised) => {
+                let shown = format!("{}{}", promised.droplet, promised.path);
+                routing.calls.queue(Arc::new(record(&promised, shown)), text).await;
+                begin(&routing, &mut under_way, promised).await;
+            }
+            Err(error) => warn!(%error, "a call that was promised cannot be read"),
+        }
+    }
+    while let Some(promised) = inbox.recv().await {
+        begin(&routing, &mut under_way, promised).await;
+    }
+}
+
+async fn begin(routing: &Arc<Routing>, under_way: &mut tokio::task::JoinSet<()>, promised: Promised) {
+    while under_way.len() >= AT_ONCE || under_way.try_join_next().is_some() {
+        if under_way.len() >= AT_ONCE {
+            under_way.join_next().await;
+        }
+    }
+    let routing = routing.clone();
+    under_way.spawn(async move { make(&routing, promised).await });
+}
+
+async fn make(routing: &Routing, promised: Promised) {
+    // Refused for now (a full queue, an open circuit, a hold) is not the end of a call that nobody waits for.
+    for wait in [1u64, 2, 4, 8, 16, 32, 64, 128].map(Some).into_iter().chain([None]) {
+        match attempt(routing, &promised).await {
+            Ok(()) => break,
+            Err(after) => match wait {
+                Some(seconds) => {
+                    tokio::time::sleep(std::time::Duration::from_secs(seconds).max(after.1)).await;
+                }
+                None => give_up(routing, &promised, &after.0).await,
+            },
+        }
+    }
+    if let Some(callback) = &promised.callback_url
+        && let Some(record) = routing.calls.get(&promised.id)
+    {
+        call_back(routing, callback, &record).await;
+    }
+    routing.queue.count.fetch_sub(1, Ordering::Relaxed);
+}
+
+type ComeAgain = (String, std::time::Duration);
+
+async fn attempt(routing: &Routing, promised: &Promised) -> Result<(), ComeAgain> {
+    let header = |text: &Option<String>| text.as_ref().and_then(|text| HeaderValue::from_str(text).ok());
+    let known = match routing.directory.find(&promised.droplet).await {
+        Ok(known) => known,
+        Err(_) => {
+            let why = format!("Droplet '{}' not found in registry", promised.droplet);
+            return Err((why, std::time::Duration::ZERO));
+        }
+    };
+    let key = promised.idempotency_key.clone().or_else(|| Some(promised.id.clone()));
+    let call = Call {
+        id: promised.id.clone(),
+        droplet: promised.droplet.as_str().into(),
+        method: promised.method.parse().unwrap_or(Method::GET),
+        path: promised.path.clone(),
+        payload: promised.payload.as_ref().map(|payload| Bytes::copy_from_slice(payload.get().as_bytes())),
+        request_id: header(&promised.request_id),
+        idempotency_key: header(&key),
+    };
+    match routing.route(&known, call).await {
+        Ok(_) => Ok(()),
+        Err(super::routing::Unrouted::Refused(refused)) => Err((refused.why, refused.retry_after)),
+        Err(why @ super::routing::Unrouted::Misled(_)) => {
+            give_up(routing, promised, &why.to_string()).await;
+            Ok(())
+        }
+    }
+}
+
+async fn give_up(routing: &Routing, promised: &Promised, why: &str) {
+    let queued = routing.calls.get(&promised.id).map(|record| (*record).clone());
+    let queued = queued.unwrap_or_else(|| record(promised, promised.path.clone()));
+    routing.give_up(&queued, why).await;
+}
+
+/// Brings the record, five times at most; whoever missed it can ask for it.
+async fn call_back(routing: &Routing, callback: &str, record: &Record) {
+    let (Ok(url), Ok(body)) = (Url::parse(callback), serde_json::to_vec(record)) else { return };
+    let body = Bytes::from(body);
+    for attempt in 0..CALLBACK_ATTEMPTS {
+        let request = Request {
+            method: Method::POST,
+            url: url.clone(),
+            headers: HeaderMap::new(),
+            body: Some(body.clone()),
+            timeout: std::time::Duration::from_secs(10),
+            most_bytes: 64 * 1024,
+        };
+        match routing.targets.send(request).await {
+            Ok(response) if response.status < 500 => return,
+            Ok(_) | Err(_) => tokio::time::sleep(routing.directory.settings.first_wait * 2u32.pow(attempt)).await,
+        }
+    }
+    warn!(task = record.id, at = seconds(routing.clock.now()), "nobody takes the result of a call");
+}

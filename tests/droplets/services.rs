@@ -1,0 +1,175 @@
+//! Droplets and registries as tests need them: what they answer can be changed at any time, and what they were asked is noted down.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::Notify,
+};
+
+/// What a service says to a request.
+#[derive(Clone)]
+pub enum Says {
+    Json(u16, Value),
+    Bytes(u16, &'static str, Vec<u8>),
+    /// Nothing, until the notification.
+    Nothing(Arc<Notify>),
+    Redirect(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub line: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+/// A service on a port of its own, until it is dropped.
+pub struct Service {
+    pub address: SocketAddr,
+    state: Arc<Mutex<Inner>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Inner {
+    /// The first ones once each, the last for ever.
+    says: Vec<(String, Vec<Says>)>,
+    asked: Vec<Asked>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Service {
+    pub async fn start() -> Self {
+        Self::at("127.0.0.1:0").await
+    }
+
+    pub async fn at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let state = Arc::new(Mutex::new(Inner { says: Vec::new(), asked: Vec::new() }));
+        let router = Router::new().fallback(answer).with_state(state.clone());
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { address, state, task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What is said at a path, one after the other; the last goes on.
+    pub fn says(&self, path: &str, says: impl IntoIterator<Item = Says>) {
+        let says = says.into_iter().collect();
+        let mut inner = self.state.lock().expect("nobody panicked");
+        inner.says.retain(|(known, _)| known != path);
+        inner.says.push((path.to_owned(), says));
+    }
+
+    pub fn lists(&self, droplets: Value) {
+        self.says("/droplets", [Says::Json(200, json!({"droplets": droplets, "total": 1}))]);
+    }
+
+    pub fn asked(&self, line: &str) -> Vec<Asked> {
+        let inner = self.state.lock().expect("nobody panicked");
+        inner.asked.iter().filter(|asked| asked.line.starts_with(line)).cloned().collect()
+    }
+}
+
+async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, usize::MAX).await.expect("a body").to_vec();
+    let line = format!("{} {}", parts.method, parts.uri);
+    let says = {
+        let mut inner = state.lock().expect("nobody panicked");
+        inner.asked.push(Asked { line, headers: parts.headers, body: body.clone() });
+        match inner.says.iter_mut().find(|(path, _)| path == parts.uri.path()) {
+            Some((_, says)) if says.len() > 1 => says.remove(0),
+            Some((_, says)) => says[0].clone(),
+            None => Says::Json(200, json!({"status": "ok", "service": "registry"})),
+        }
+    };
+    match says {
+        Says::Json(status, body) => {
+            let status = StatusCode::from_u16(status).expect("a status");
+            (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+        }
+        Says::Bytes(status, media, body) => {
+            let status = StatusCode::from_u16(status).expect("a status");
+            (status, [(header::CONTENT_TYPE, media)], Body::from(body)).into_response()
+        }
+        Says::Nothing(go_on) => {
+            go_on.notified().await;
+            StatusCode::OK.into_response()
+        }
+        Says::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
+    }
+}
+
+/// What a peer does to a connection once it has read something.
+#[derive(Clone, Copy)]
+pub enum Rude {
+    /// Closes it.
+    Ends,
+    /// Resets it.
+    Resets,
+    /// Promises more than it sends.
+    Truncates,
+    /// Sends something that is no HTTP.
+    Babbles,
+}
+
+/// A peer that is rude `times` times and then answers `{"ok":true}`.
+pub async fn rude(how: Rude, times: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it listens");
+    tokio::spawn(async move {
+        let mut left = times;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = [0; 4096];
+            if !matches!(tokio::time::timeout(Duration::from_secs(10), stream.read(&mut read)).await, Ok(Ok(1..))) {
+                continue;
+            }
+            let polite = "HTTP/1.1 200 OK\r\ncontent-length: 11\r\nconnection: close\r\n\r\n{\"ok\":true}";
+            let text = match (left, how) {
+                (0, _) => polite,
+                (_, Rude::Ends) => "",
+                (_, Rude::Truncates) => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
+                (_, Rude::Babbles) => "NONSENSE\r\n\r\n",
+                (_, Rude::Resets) => {
+                    socket2_linger(&stream);
+                    ""
+                }
+            };
+            left = left.saturating_sub(1);
+            stream.write_all(text.as_bytes()).await.ok();
+        }
+    });
+    address
+}
+
+/// Closing then resets.
+fn socket2_linger(stream: &tokio::net::TcpStream) {
+    stream.set_zero_linger().expect("a socket");
+}
+
+/// An address at which nobody listens.
+pub async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("it listens")
+}
