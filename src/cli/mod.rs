@@ -13,6 +13,7 @@ mod delete;
 mod demo;
 mod describe;
 mod diff;
+mod droplet;
 mod error;
 mod follow;
 mod get;
@@ -88,6 +89,9 @@ enum Command {
     /// Documents for MLOC's workers: submit, list, show, cancel, results
     #[command(subcommand)]
     Task(task::TaskCommand),
+    /// FPAI's droplets: list them, call one, history of calls
+    #[command(subcommand)]
+    Droplet(droplet::DropletCommand),
     /// The live variant of the services: start, stop, status
     #[command(subcommand)]
     Live(stack::StackCommand),
@@ -163,6 +167,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Gpu(command) => block_on(gpu::run(command, out)),
         Command::Handoff(command) => block_on(handoff::run(command, out)),
         Command::Task(command) => block_on(task::run(command, out)),
+        Command::Droplet(command) => block_on(droplet::run(command, out)),
         Command::Live(command) => block_on(stack::run(Variant::Live, command, out)),
         Command::Candidate(command) => block_on(stack::run(Variant::Candidate, command, out)),
         Command::Swap(args) => block_on(stack::swap(args, out)),

@@ -195,7 +195,8 @@ async fn read(response: Response<Body>) -> Result<Result<Bytes, Refusal>, BoxErr
         let text = match &told["detail"] {
             Value::Null => String::from_utf8_lossy(&bytes).into_owned(),
             Value::String(detail) => detail.clone(),
-            other => other.to_string(),
+            // FPAI's form.
+            other => other["error"]["message"].as_str().map_or_else(|| other.to_string(), str::to_owned),
         };
         Status::failure(if text.is_empty() { code.as_str() } else { text.trim() }, "").with_code(code.as_u16())
     });

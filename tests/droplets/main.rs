@@ -5,6 +5,7 @@
 mod support;
 
 mod errors;
+mod fuzz;
 mod limits;
 mod registry;
 mod routing;

@@ -129,12 +129,6 @@ impl World {
         Self { url, registry, target, objects, routing, data, shutdown, client }
     }
 
-    /// What is left of it for the next process.
-    pub async fn end(self) -> Arc<tempfile::TempDir> {
-        self.shutdown.cancel();
-        self.data.clone()
-    }
-
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url))
     }

@@ -115,7 +115,7 @@ async fn exchange(client: &reqwest::Client, request: Request) -> Result<Response
     call = match request.body {
         Some(body) => call.header("content-type", "application/json").body(body),
         // Servers that want a length get one.
-        None if request.method != Method::GET && request.method != Method::DELETE => call.body(""),
+        None if request.method != Method::GET && request.method != Method::DELETE => call.header("content-length", "0"),
         None => call,
     };
     let broken = |error: reqwest::Error| match error.is_builder() {

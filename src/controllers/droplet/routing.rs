@@ -1,7 +1,10 @@
 //! One call to a droplet, from the name to the record.
 //!
-//! 1. Held while the droplet's workload changes hands (`hold`), 2. a place at the [`Gate`], 3. the circuit, 4. attempts as
-//! [`Plan`] says, 5. the record into the history and the figures.
+//! 1. Held while the droplet's workload changes hands (`hold`).
+//! 2. A place at the [`Gate`].
+//! 3. The circuit.
+//! 4. Attempts as [`Plan`] says.
+//! 5. The record into the history and the figures.
 //!
 //! Guarantee: what ended is recorded before its caller is answered, whatever the caller does meanwhile.
 
