@@ -17,6 +17,7 @@
 //! | [`gitops`] | files in |
 //! | [`facades`] | the old APIs, on our objects |
 //! | [`server`] | the API on the wire |
+//! | [`worker`] | tasks are run |
 //! | [`cli`] | the command line |
 //! | [`app`] | how all of it is put together |
 
@@ -36,4 +37,5 @@ pub mod runtime;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod worker;
 pub mod yaml;

@@ -20,7 +20,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("gitops", &["api", "compose", "registry", "runtime", "yaml"]),
     ("server", &["api", "registry", "runtime"]),
     ("facades", &["api", "mloc", "droplets", "registry", "adapters"]),
-    ("cli", &["api", "compose", "config", "app"]),
+    // A process of its own, beside the server.
+    ("worker", &["adapters", "api"]),
+    ("cli", &["api", "compose", "config", "app", "worker"]),
     ("yaml", &[]),
     ("config", &[]),
     ("telemetry", &[]),

@@ -236,6 +236,10 @@ pub struct TaskStatus {
     /// When that worker's process had started, as it said: another one knows nothing of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assigned_incarnation: Option<String>,
+    /// Names the attempt that a worker of ours has, or had last. Whoever tells of it must give it back. Absent: the worker is
+    /// MLOC's, and does not know such tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt_token: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failed_worker: Option<String>,
     /// So many times it was given to a worker.

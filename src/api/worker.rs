@@ -99,6 +99,8 @@ pub enum WorkerState {
     Starting,
     Idle,
     Running,
+    /// Ends soon, and takes nothing more.
+    Draining,
 }
 
 /// Absent means that it did not say, never that it has none.

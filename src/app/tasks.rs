@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::{Parts, StartError};
 use crate::{
     adapters::{
-        bus::{SharedBus, embedded::EmbeddedBus, redis::RedisBus},
+        bus::{SharedBus, both::BothBuses, embedded::EmbeddedBus, redis::RedisBus},
         results::ResultFiles,
     },
     config,
@@ -62,9 +62,13 @@ impl Parts {
         supervisor: &mut Supervisor,
     ) -> Result<Router, StartError> {
         let given = &self.config.tasks;
+        let sockets = EmbeddedBus::new(given.heartbeat_ttl);
         let bus: SharedBus = match &given.redis_url {
-            Some(url) => Arc::new(RedisBus::new(url.reveal()).map_err(|error| StartError::Bus(error.to_string()))?),
-            None => Arc::new(EmbeddedBus::default()),
+            Some(url) => {
+                let redis = RedisBus::new(url.reveal()).map_err(|error| StartError::Bus(error.to_string()))?;
+                Arc::new(BothBuses { redis, embedded: sockets.clone() })
+            }
+            None => Arc::new(sockets.clone()),
         };
         let directory = given.results_dir.clone().unwrap_or_else(|| self.config.data_dir.join(RESULTS));
         let results = ResultFiles::new(&directory).map_err(|source| StartError::Results { directory, source })?;
@@ -82,6 +86,8 @@ impl Parts {
         let mloc = Mloc {
             objects: RegistryObjects { registry: self.registry.clone(), field_manager: facade::FIELD_MANAGER },
             bus,
+            sockets,
+            shutdown: supervisor.token(Stage::Intake),
             results,
             clock: self.clock.clone(),
             token: given.token.as_ref().map(|token| token.reveal().into()),

@@ -7,6 +7,7 @@ use kube::core::Status;
 use crate::{
     app::{StartError, TaskFailure, backup::BackupError, plan::PlanError},
     config::ConfigError,
+    worker::WorkerError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum CliError {
     /// The server ended by itself.
     #[error(transparent)]
     Ended(#[from] TaskFailure),
+    /// A worker did.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
     #[error("{0}")]
     Failed(String),
     /// Of `diff`, where 1 has another meaning.
@@ -85,6 +89,7 @@ impl CliError {
             | CliError::Plan(_)
             | CliError::Backup(_)
             | CliError::Ended(_)
+            | CliError::Worker(_)
             | CliError::Failed(_) => 1,
         }
     }

@@ -39,6 +39,7 @@ mod target;
 mod task;
 mod view;
 mod watch;
+mod worker;
 
 use std::{
     io::{self, Write},
@@ -92,6 +93,8 @@ enum Command {
     /// FPAI's droplets: list them, call one, history of calls
     #[command(subcommand)]
     Droplet(droplet::DropletCommand),
+    /// Take tasks from a server and run them
+    Worker(worker::WorkerArgs),
     /// The live variant of the services: start, stop, status
     #[command(subcommand)]
     Live(stack::StackCommand),
@@ -168,6 +171,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Outcome {
         Command::Handoff(command) => block_on(handoff::run(command, out)),
         Command::Task(command) => block_on(task::run(command, out)),
         Command::Droplet(command) => block_on(droplet::run(command, out)),
+        Command::Worker(args) => worker::run(&args, out),
         Command::Live(command) => block_on(stack::run(Variant::Live, command, out)),
         Command::Candidate(command) => block_on(stack::run(Variant::Candidate, command, out)),
         Command::Swap(args) => block_on(stack::swap(args, out)),

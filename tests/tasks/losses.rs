@@ -90,15 +90,15 @@ async fn a_restart_of_redis_keeps_workers_and_tasks() {
     // Somebody is at work all the while, and is looked at.
     let hangs = world.submitted(&document(json!({"double": {"hangs": true}}))).await;
     eventually("a worker has it", DEADLINE, async || world.ledger.counts().get(&hangs[0]).copied()).await;
-    world.redis.stop();
+    world.redis().stop();
     // Reads go on, and so do submissions.
     let (status, workers) = world.get("/workers").await;
     assert_eq!((status.as_u16(), workers.as_array().map(Vec::len)), (200, Some(2)));
     let during = world.submitted(&document(json!({}))).await;
     assert_eq!(world.task(&during[0]).await["task_id"], json!(during[0]));
-    world.redis.begin().await;
+    world.redis().begin().await;
     world.all_done(&during).await;
-    let mut connection = world.redis.connection().await;
+    let mut connection = world.redis().connection().await;
     eventually("the bus is told of its workers", DEADLINE, async || {
         let ids: Vec<String> = connection.smembers("workers:ids").await.ok()?;
         let hardware: Option<String> = connection.hget("worker:w1", "hardware_json").await.ok()?;

@@ -35,4 +35,5 @@ mod running;
 mod shards;
 mod templates;
 mod wire;
+mod workers;
 mod world;

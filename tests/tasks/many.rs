@@ -77,8 +77,8 @@ async fn of_many_tasks_each_ends_once_whatever_goes_wrong() {
                 world.begin();
             }
             _ => {
-                world.redis.stop();
-                world.redis.begin().await;
+                world.redis().stop();
+                world.redis().begin().await;
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::{
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 pub struct World {
-    pub redis: Redis,
+    redis: Option<Redis>,
     pub ledger: Ledger,
     data: tempfile::TempDir,
     variables: HashMap<String, String>,
@@ -43,6 +43,15 @@ impl World {
 
     /// With these variables in the environment of the server.
     pub async fn with(variables: &[(&str, &str)]) -> Self {
+        Self::on(Some(Redis::start().await), variables)
+    }
+
+    /// Workers connect to the server.
+    pub async fn without_redis(variables: &[(&str, &str)]) -> Self {
+        Self::on(None, variables)
+    }
+
+    fn on(redis: Option<Redis>, variables: &[(&str, &str)]) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it listens").port();
         let client =
@@ -50,7 +59,7 @@ impl World {
         // A connection to a server that was killed is none.
         let client = client.pool_max_idle_per_host(0);
         let mut world = Self {
-            redis: Redis::start().await,
+            redis,
             ledger: Ledger::default(),
             data: tempfile::tempdir().expect("a directory"),
             variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -68,7 +77,7 @@ impl World {
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("REDIS_URL", self.redis.url());
+            .envs(self.redis.as_ref().map(|redis| ("REDIS_URL", redis.url())));
         command.envs(&self.variables).arg("serve").arg("--data-dir").arg(self.data.path());
         command.args(["--reality", "simulated", "--listen", "127.0.0.1:0", "--node-name", "here"]);
         command.arg("--tasks-listen").arg(format!("127.0.0.1:{}", self.port));
@@ -88,6 +97,10 @@ impl World {
         }
     }
 
+    pub fn redis(&mut self) -> &mut Redis {
+        self.redis.as_mut().expect("this world has one")
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -102,7 +115,7 @@ impl World {
     }
 
     pub async fn worker(&self, id: &str, manners: Manners) -> Double {
-        Double::start(&self.redis.url(), id, manners, &self.ledger).await
+        Double::start(&self.redis.as_ref().expect("this world has one").url(), id, manners, &self.ledger).await
     }
 
     /// Workers that are known to the server.

@@ -4,8 +4,10 @@
 //! Guarantees: an event stream begins with [`BusEvent::Connected`], and says so again after every loss, for whatever was
 //! published in between nobody will ever tell. Calls answer or fail within seconds.
 
+pub mod both;
 pub mod embedded;
 pub mod redis;
+pub mod session;
 pub mod wire;
 
 use std::sync::Arc;
@@ -64,14 +66,18 @@ pub struct WorkerEvent {
 pub enum WorkerNews {
     /// It has just started.
     Registered,
-    /// It began `task`.
+    /// It began `task`, and is at it still.
     Running {
         task: Option<String>,
+        /// Of our own workers.
+        attempt: Option<String>,
     },
     /// It has nothing to do; it ended `last_task`, well or not.
     Idle {
         last_task: Option<String>,
     },
+    /// It ends when it is done with what it has, and takes nothing more.
+    Draining,
     Heartbeat,
     /// It ended, or somebody removed it.
     Unregistered,
@@ -84,6 +90,8 @@ pub struct TaskEvent {
     pub worker: Option<String>,
     /// Of the dispatch it is about, as that was told; later generations repeat it.
     pub dispatched_at: Option<String>,
+    /// The token of the attempt it is about, which our own workers repeat.
+    pub attempt: Option<String>,
     pub news: TaskNews,
 }
 
@@ -113,6 +121,8 @@ pub struct WorkerRecord {
     pub ended: Option<String>,
     /// The value of its heartbeat, while that has not expired.
     pub heartbeat: Option<String>,
+    /// It was connected to this process, and is not any more: it lacks its heartbeat because it is gone, and not because the bus was.
+    pub parted: bool,
     /// Among the ids. After a loss of data a worker writes its heartbeat only.
     pub registered: bool,
 }
@@ -126,6 +136,10 @@ pub struct Dispatch {
     pub document: Value,
     pub dispatched_at: jiff::Timestamp,
     pub shard: Option<ShardOf>,
+    /// To be given back with everything that is said of it. None: workers of MLOC know no such thing.
+    pub attempt: Option<String>,
+    /// The process it is for, by when that started. None: whoever has the id.
+    pub incarnation: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +147,15 @@ pub struct ShardOf {
     pub parent: String,
     pub index: u32,
     pub total: u32,
+}
+
+/// An attempt that is over for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    pub worker: String,
+    pub task: String,
+    /// None: whichever it has.
+    pub attempt: Option<String>,
 }
 
 /// The states an orchestrator writes for a worker.
@@ -160,6 +183,10 @@ pub trait Bus: Send + Sync + 'static {
     /// Marks the worker as running and hands it the task, in this order and at once. Answers how many listen, which need not
     /// include the worker.
     fn dispatch<'a>(&'a self, dispatch: &'a Dispatch) -> BoxFuture<'a, BusResult<u64>>;
+
+    /// Tells a worker that nobody waits for its attempt at a task any more: it is recorded, cancelled, or with another. Who is
+    /// still at it stops. MLOC's workers cannot be told; nothing comes of it then.
+    fn release<'a>(&'a self, release: &'a Release) -> BoxFuture<'a, BusResult<()>>;
 
     /// Writes a state for a worker, and tells it.
     fn mark<'a>(&'a self, worker: &'a str, mark: Mark, at: jiff::Timestamp) -> BoxFuture<'a, BusResult<()>>;

@@ -15,7 +15,7 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig, PubSubStream},
 };
 
-use super::{Bus, BusError, BusEvent, BusResult, Dispatch, Mark, WorkerRecord, name, stamp, wire};
+use super::{Bus, BusError, BusEvent, BusResult, Dispatch, Mark, Release, WorkerRecord, name, stamp, wire};
 
 /// For a connection, and for the answer to a call.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -177,6 +177,11 @@ impl Bus for RedisBus {
             Ok(listeners)
         }
         .boxed()
+    }
+
+    /// On this channel there is no message for it, and what MLOC's workers do not know ends their process.
+    fn release<'a>(&'a self, _: &'a Release) -> BoxFuture<'a, BusResult<()>> {
+        std::future::ready(Ok(())).boxed()
     }
 
     fn mark<'a>(&'a self, worker: &'a str, mark: Mark, at: jiff::Timestamp) -> BoxFuture<'a, BusResult<()>> {

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{BusEvent, Dispatch, Mark, TaskEvent, TaskNews, WorkerEvent, WorkerNews, WorkerRecord, name, stamp};
+use super::{
+    BusEvent, Dispatch, Mark, Release, TaskEvent, TaskNews, WorkerEvent, WorkerNews, WorkerRecord, name, stamp,
+};
 
 #[derive(Deserialize)]
 struct Message {
@@ -15,6 +17,8 @@ struct Message {
     task_id: Option<String>,
     status: Option<String>,
     error: Option<Value>,
+    /// Ours.
+    attempt: Option<String>,
     /// First generation.
     extra: Option<Map<String, Value>>,
     /// Later ones.
@@ -44,7 +48,7 @@ fn task_event(message: Message) -> Option<TaskEvent> {
     };
     let dispatched_at =
         message.payload.as_ref().and_then(|more| more.get("dispatched_at")?.as_str().map(str::to_owned));
-    Some(TaskEvent { task: message.task_id?, worker: message.worker_id, dispatched_at, news })
+    Some(TaskEvent { task: message.task_id?, worker: message.worker_id, dispatched_at, attempt: message.attempt, news })
 }
 
 fn worker_event(message: Message) -> Option<WorkerEvent> {
@@ -59,8 +63,9 @@ fn worker_event(message: Message) -> Option<WorkerEvent> {
         "HEARTBEAT" => WorkerNews::Heartbeat,
         "UNREGISTER" => WorkerNews::Unregistered,
         "STATUS" if by_itself => match message.status.as_deref() {
-            Some("RUNNING") => WorkerNews::Running { task: says("task_id") },
+            Some("RUNNING") => WorkerNews::Running { task: says("task_id"), attempt: message.attempt },
             Some("IDLE") => WorkerNews::Idle { last_task: says("last_task") },
+            Some("DRAINING") => WorkerNews::Draining,
             _ => return None,
         },
         _ => return None,
@@ -97,6 +102,7 @@ pub fn record(id: &str, hash: &HashMap<String, String>, heartbeat: Option<String
         began: text("extra_task_id"),
         ended: text("extra_last_task"),
         heartbeat,
+        parted: false,
         registered,
     }
 }
@@ -125,11 +131,20 @@ pub fn dispatch(dispatch: &Dispatch) -> String {
         "dispatched_at": stamp(dispatch.dispatched_at),
         "parent_task_id": dispatch.shard.as_ref().map(|shard| &shard.parent),
     });
+    if let Some(attempt) = &dispatch.attempt {
+        message["attempt"] = json!(attempt);
+    }
     if let Some(shard) = &dispatch.shard {
         message["shard_index"] = json!(shard.index);
         message["shard_total"] = json!(shard.total);
     }
     message.to_string()
+}
+
+/// The message that tells one of our workers that an attempt is over.
+pub fn released(release: &Release) -> String {
+    json!({"type": "TASK_RELEASED", "worker_id": release.worker, "task_id": release.task, "attempt": release.attempt})
+        .to_string()
 }
 
 /// An orchestrator about a worker's state.
@@ -158,6 +173,7 @@ mod tests {
             task: "t".to_owned(),
             worker: Some("w1".to_owned()),
             dispatched_at: None,
+            attempt: None,
             news,
         }))
     }
@@ -168,7 +184,7 @@ mod tests {
         r#"{"type":"REGISTER","worker_id":"w1","status":"STARTING","ts":"…","tags":["cpu"]}"#,
         WorkerNews::Registered
     )]
-    #[case(r#"{"type":"STATUS","worker_id":"w1","status":"RUNNING","ts":"…","extra":{"task_id":"t"}}"#, WorkerNews::Running { task: Some("t".into()) })]
+    #[case(r#"{"type":"STATUS","worker_id":"w1","status":"RUNNING","ts":"…","extra":{"task_id":"t"}}"#, WorkerNews::Running { task: Some("t".into()), attempt: None })]
     #[case(r#"{"type":"STATUS","worker_id":"w1","status":"IDLE","ts":"…","extra":{}}"#, WorkerNews::Idle { last_task: None })]
     #[case(r#"{"type":"STATUS","ts":"…","worker_id":"w1","status":"IDLE","tags":null,"metrics":{},"payload":{"last_task":"t"}}"#, WorkerNews::Idle { last_task: Some("t".into()) })]
     #[case(r#"{"type":"HEARTBEAT","worker_id":"w1","ts":"…","metrics":{"loadavg":{"1m":2.7}}}"#, WorkerNews::Heartbeat)]
@@ -238,6 +254,8 @@ mod tests {
             document: json!({"spec": {"taskType": "echo"}}),
             dispatched_at: "2026-11-20T10:06:20.211350Z".parse().expect("a time"),
             shard: None,
+            attempt: None,
+            incarnation: None,
         };
         let read = |order: &Dispatch| -> Value { serde_json::from_str(&dispatch(order)).expect("JSON") };
         let expected = json!({

@@ -4,6 +4,8 @@
 //! written beside (`<root>/.incoming`), synced, and renamed. Names that lead out of the task's directory are refused, also
 //! through links, for others may write below the root on shared storage.
 
+mod logs;
+
 use std::{
     io,
     path::{Component, Path, PathBuf},

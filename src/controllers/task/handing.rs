@@ -13,7 +13,7 @@ use super::{
     cards::Right,
     silence::Reminder,
     transition,
-    view::{Key, key_of, wire_id},
+    view::{Hand, Key, key_of, wire_id},
 };
 use crate::{
     adapters::bus::{Dispatch, ShardOf},
@@ -101,8 +101,12 @@ impl<O: Objects> Tasks<O> {
     }
 
     fn handed(&self, task: &Task, worker: &str, now: Timestamp) -> TaskStatus {
-        let incarnation = self.view.worker(worker).and_then(|hand| hand.incarnation.as_deref());
-        transition::dispatched(task, worker, incarnation, now)
+        let hand = self.view.worker(worker);
+        let incarnation = hand.and_then(|hand| hand.incarnation.as_deref());
+        match hand.is_some_and(Hand::is_ours) {
+            true => transition::dispatched_with_token(task, worker, incarnation, now),
+            false => transition::dispatched(task, worker, incarnation, now),
+        }
     }
 
     /// Publishes tasks whose dispatch is recorded. What cannot be published now is when its worker's silence is noticed.
@@ -140,6 +144,8 @@ impl<O: Objects> Tasks<O> {
             document: self.document(task, &key).await?,
             dispatched_at: status.dispatched_at.as_ref()?.0,
             shard,
+            attempt: status.attempt_token.clone(),
+            incarnation: status.attempt_token.as_ref().and(status.assigned_incarnation.clone()),
         })
     }
 

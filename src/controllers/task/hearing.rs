@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        bus::{BusEvent, Mark, TaskEvent, TaskNews, WorkerNews},
+        bus::{BusEvent, Mark, Release, TaskEvent, TaskNews, WorkerNews},
         results::Posted,
     },
     api::task::{Artifact, Task, TaskPhase, TaskStatus},
@@ -25,6 +25,8 @@ impl<O: Objects> Tasks<O> {
         let now = self.clock.now();
         let mut changes: BTreeMap<Key, TaskStatus> = BTreeMap::new();
         let mut ended = Vec::new();
+        // Who speaks of an attempt that it may not have any more: worker, task, attempt.
+        let mut spoken: Vec<(String, Key, Option<String>)> = Vec::new();
         for event in std::mem::take(&mut self.heard) {
             match event {
                 BusEvent::Connected => {
@@ -40,26 +42,39 @@ impl<O: Objects> Tasks<O> {
                         changes.insert(key, status);
                     }
                     if let Some(worker) = event.worker.filter(|_| event.news != TaskNews::Started) {
-                        self.is_free_of(&worker, &key_from_wire(&event.task));
+                        let key = key_from_wire(&event.task);
+                        self.is_free_of(&worker, &key);
+                        spoken.extend(event.attempt.map(|attempt| (worker, key, Some(attempt))));
                     }
                 }
                 BusEvent::Worker(event) => match event.news {
-                    WorkerNews::Running { task: Some(task) } => {
+                    WorkerNews::Running { task: Some(task), attempt } => {
                         let key = key_from_wire(&task);
-                        if let Some(status) =
-                            self.current(&key, &changes).and_then(|task| transition::started(&task, &event.worker, now))
+                        let current = self.current(&key, &changes);
+                        let current =
+                            current.filter(|task| !transition::is_of_another_attempt(task, attempt.as_deref()));
+                        if attempt.is_some()
+                            && current.as_ref().and_then(|task| transition::holder(task)) != Some(&event.worker)
                         {
-                            changes.insert(key, status);
+                            self.view.occupied.insert(event.worker.clone(), key.clone());
                         }
+                        let started = current.and_then(|task| transition::started(&task, &event.worker, now));
+                        changes.extend(started.map(|status| (key.clone(), status)));
+                        spoken.extend(attempt.map(|attempt| (event.worker, key, Some(attempt))));
                     }
                     WorkerNews::Idle { last_task: Some(task) } => {
                         self.is_free_of(&event.worker, &key_from_wire(&task));
                         self.look_soon();
                     }
-                    WorkerNews::Registered | WorkerNews::Unregistered => {
+                    WorkerNews::Registered => {
                         self.view.occupied.remove(&event.worker);
+                        self.view.leaving.remove(&event.worker);
                     }
-                    WorkerNews::Running { task: None }
+                    WorkerNews::Draining | WorkerNews::Unregistered => {
+                        self.view.occupied.remove(&event.worker);
+                        self.view.leaving.insert(event.worker);
+                    }
+                    WorkerNews::Running { task: None, .. }
                     | WorkerNews::Idle { last_task: None }
                     | WorkerNews::Heartbeat => {}
                 },
@@ -67,10 +82,31 @@ impl<O: Objects> Tasks<O> {
         }
         self.add_artifacts(&mut changes).await;
         self.write(changes.into_iter().collect()).await;
+        self.let_go(spoken).await;
         let marks = ended.iter().map(|worker| self.reality.bus.mark(worker, Mark::Idle, now));
         for marked in future::join_all(marks).await {
             // Only told for people who listen: what a worker is at work on is in the tasks.
             marked.unwrap_or_else(|error| warn!(%error, "a worker was not marked as idle"));
+        }
+    }
+
+    /// Tells workers of ours which of the attempts that they speak of nobody waits for.
+    async fn let_go(&mut self, spoken: Vec<(String, Key, Option<String>)>) {
+        for (worker, key, attempt) in spoken {
+            let has_it = self.view.task(&key).is_some_and(|task| {
+                transition::holder(task) == Some(&worker)
+                    && !transition::is_of_another_attempt(task, attempt.as_deref())
+            });
+            if !has_it {
+                self.release(&worker, &key, attempt).await;
+            }
+        }
+    }
+
+    pub(super) async fn release(&self, worker: &str, key: &Key, attempt: Option<String>) {
+        let release = Release { worker: worker.to_owned(), task: wire_id(key), attempt };
+        if let Err(error) = self.reality.bus.release(&release).await {
+            warn!(worker, task = key.1, %error, "a worker was not told that its attempt is over");
         }
     }
 
@@ -91,6 +127,9 @@ impl<O: Objects> Tasks<O> {
     ) -> Option<(Key, TaskStatus)> {
         let key = key_from_wire(&event.task);
         let task = self.current(&key, changes)?;
+        if transition::is_of_another_attempt(&task, event.attempt.as_deref()) {
+            return None;
+        }
         let (worker, dispatch) = (event.worker.as_deref(), event.dispatched_at.as_deref());
         let status = match &event.news {
             TaskNews::Started => transition::started(&task, worker?, now),

@@ -377,6 +377,8 @@ impl<O: Objects> Tasks<O> {
             self.view.seeking.remove(key);
             if task.spec.cancel {
                 self.view.occupied.insert(worker.to_owned(), key.clone());
+                // Where the worker is told of it.
+                self.next_look = Some(Instant::now());
                 return Some(transition::cancelled(&task, now));
             }
             let error = self.why_lost(&task, worker)?;

@@ -83,6 +83,9 @@ impl<O: Objects> Tasks<O> {
         self.view
             .occupied
             .retain(|worker, key| record(worker).is_none_or(|record| seen(record, &wire_id(key)) != Seen::Ended));
+        for (worker, key) in &self.view.occupied {
+            self.release(worker, key, None).await;
+        }
         let (mut changes, mut again) = (Vec::new(), Vec::new());
         let now = self.clock.now();
         let mut reminders = std::mem::take(&mut self.reminders);

@@ -184,6 +184,7 @@ fn why_unserved(fits: &Result<Vec<String>, String>) -> TaskReason {
 /// It is about to be handed to a worker.
 pub fn dispatched(task: &Task, worker: &str, incarnation: Option<&str>, now: Timestamp) -> TaskStatus {
     let mut status = begin(task);
+    status.attempt_token = None;
     status.phase = TaskPhase::Dispatched;
     status.assigned_worker = Some(worker.to_owned());
     status.assigned_incarnation = incarnation.map(str::to_owned);
@@ -195,6 +196,22 @@ pub fn dispatched(task: &Task, worker: &str, incarnation: Option<&str>, now: Tim
     status.error = None;
     tell(&mut status, ConditionStatus::False, TaskReason::Dispatched, format!("handed to worker {worker}"), now);
     status
+}
+
+/// As [`dispatched`], to a worker of ours: it gets a token that names this attempt, and gives it back with all it tells of it.
+pub fn dispatched_with_token(task: &Task, worker: &str, incarnation: Option<&str>, now: Timestamp) -> TaskStatus {
+    let mut status = dispatched(task, worker, incarnation, now);
+    // Another object of the same name has another uid.
+    let uid = task.metadata.uid.as_deref().unwrap_or_default();
+    status.attempt_token = Some(format!("{}-{}", status.attempts, uid.split('-').next().unwrap_or_default()));
+    status
+}
+
+/// What was said is of another attempt than the one that was given out last, and counts for nothing. Of workers that know no
+/// tokens this cannot be told.
+pub fn is_of_another_attempt(task: &Task, attempt: Option<&str>) -> bool {
+    let token = task.status.as_ref().and_then(|status| status.attempt_token.as_deref());
+    (token.is_some() || attempt.is_some()) && token != attempt
 }
 
 /// It is about to be divided into so many parts.

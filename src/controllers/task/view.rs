@@ -18,7 +18,7 @@ use crate::{
     api::{
         condition::{self, READY},
         task::{Task, TaskPhase},
-        worker::{Worker, WorkerHardware},
+        worker::{Worker, WorkerHardware, WorkerState},
     },
     mloc::{amounts::MemoryReading, names, needs::Needs},
     registry::ObjectName,
@@ -61,7 +61,19 @@ pub struct Hand {
     pub unschedulable: bool,
     /// When its process started, in its own words.
     pub incarnation: Option<String>,
+    /// What it is able to run. None: a worker of MLOC, which does not say.
+    pub executors: Option<BTreeSet<String>>,
 }
+
+impl Hand {
+    /// It is one of our own workers, which give back the token of an attempt.
+    pub fn is_ours(&self) -> bool {
+        self.executors.is_some()
+    }
+}
+
+/// In what a worker announces as its `env`: the executors of a worker of ours.
+const EXECUTORS: &str = "executors";
 
 #[derive(Default)]
 pub struct View {
@@ -76,6 +88,8 @@ pub struct View {
     workers: BTreeMap<String, Hand>,
     /// Workers that are at work on something that is no task of theirs any more, until they say that they are idle.
     pub occupied: HashMap<String, Key>,
+    /// Workers that have said that they end: their objects say so a moment later.
+    pub leaving: BTreeSet<String>,
     reading: MemoryReading,
     pub cards: Cards,
     /// How many tasks are in each phase.
@@ -209,7 +223,12 @@ impl View {
         let hand = Hand {
             ready: condition::is_true(&status.conditions, READY),
             hardware: status.hardware.unwrap_or_default(),
-            unschedulable: worker.spec.unschedulable,
+            unschedulable: worker.spec.unschedulable || status.state == WorkerState::Draining,
+            executors: status
+                .announced
+                .get("env")
+                .and_then(|env| env.get(EXECUTORS)?.as_array())
+                .map(|all| all.iter().filter_map(|executor| executor.as_str()).map(str::to_owned).collect()),
             incarnation: status.announced.get("started_at").and_then(|at| at.as_str()).map(str::to_owned),
         };
         if self.workers.get(&id) == Some(&hand) {
@@ -224,6 +243,7 @@ impl View {
         let id = worker.id();
         self.workers.remove(&id);
         self.occupied.remove(&id);
+        self.leaving.remove(&id);
         self.held.get(&id).into_iter().flatten().cloned().collect()
     }
 
@@ -266,7 +286,8 @@ impl View {
     /// Workers that can take a task now.
     pub fn idle(&self) -> Vec<Idle<'_>> {
         let free = |id: &str, hand: &Hand| {
-            hand.ready && !hand.unschedulable && !self.held.contains_key(id) && !self.occupied.contains_key(id)
+            let engaged = self.held.contains_key(id) || self.occupied.contains_key(id) || self.leaving.contains(id);
+            hand.ready && !hand.unschedulable && !engaged
         };
         let idle = self.workers.iter().filter(|(id, hand)| free(id, hand));
         idle.map(|(id, hand)| Idle { id, hardware: &hand.hardware }).collect()

@@ -126,6 +126,7 @@ fn state(text: Option<&str>) -> WorkerState {
         Some("STARTING") => WorkerState::Starting,
         Some("IDLE") => WorkerState::Idle,
         Some("RUNNING") => WorkerState::Running,
+        Some("DRAINING") => WorkerState::Draining,
         Some(_) | None => WorkerState::Unknown,
     }
 }

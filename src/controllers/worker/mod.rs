@@ -169,7 +169,7 @@ impl<O: Objects> Workers<O> {
         let sight = Sight {
             registered: record.is_some_and(|record| record.registered),
             heartbeat_since: since,
-            trusted: self.trusted_from.is_some_and(|from| from <= now),
+            trusted: self.trusted_from.is_some_and(|from| from <= now) || record.is_some_and(|record| record.parted),
         };
         decide::life(worker, sight, self.settings.heartbeat_ttl, now)
     }

@@ -24,6 +24,8 @@ use crate::facades::reply::{Answer, Refusal, ok, with_header};
 
 /// At the head of a body that is multipart whatever its header says.
 const LONGEST_BOUNDARY: usize = 200;
+/// Of an upload: the token of the attempt that it is of.
+const ATTEMPT: &str = "gaia-attempt";
 /// Read from a file at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -33,6 +35,14 @@ pub async fn take(mloc: &Mloc, task: &str, request: Request) -> Answer {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "task_id is required"));
     }
     let (parts, body) = request.into_parts();
+    // A worker of ours says for which attempt it is; a late one must not write over the files of the next.
+    let attempt = parts.headers.get(ATTEMPT).and_then(|value| value.to_str().ok());
+    if let Some(attempt) = attempt
+        && let Some(known) = mloc.task(task).await?
+        && known.status.as_ref().and_then(|status| status.attempt_token.as_deref()) != Some(attempt)
+    {
+        return Err(Refusal::new(StatusCode::CONFLICT, "the file is of another attempt"));
+    }
     let mut parts = multipart(&parts.headers, body).await?;
     loop {
         let field = parts.next_field().await.map_err(broken_off)?;

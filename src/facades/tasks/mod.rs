@@ -13,6 +13,7 @@
 //! | [`logs`] | what tasks printed goes out |
 //! | [`metrics`] | what is counted |
 //! | [`wishes`] | tasks are to stop, or to be tried again |
+//! | [`socket`] | workers that are connected to us |
 
 mod artifacts;
 mod logs;
@@ -20,6 +21,7 @@ mod metrics;
 mod records;
 mod results;
 mod routes;
+mod socket;
 mod submit;
 mod wishes;
 
@@ -30,11 +32,12 @@ use std::{
 
 use axum::{Router, http::StatusCode};
 use futures::lock::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::reply::{Answer, Refusal, ok};
 use crate::{
     adapters::{
-        bus::{SharedBus, stamp},
+        bus::{SharedBus, embedded::EmbeddedBus, stamp},
         results::{FileError, ResultFiles},
     },
     api::task::Task,
@@ -54,6 +57,10 @@ pub const FIELD_MANAGER: &str = "mloc-facade";
 pub struct Mloc {
     pub objects: RegistryObjects,
     pub bus: SharedBus,
+    /// The part of it that workers connect to.
+    pub sockets: EmbeddedBus,
+    /// When connections are to end.
+    pub shutdown: CancellationToken,
     pub results: ResultFiles,
     pub clock: Arc<dyn Clock>,
     /// The bearer token that every call but `/healthz` must show. None: nobody is asked.

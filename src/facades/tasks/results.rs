@@ -38,8 +38,12 @@ enum Verdict {
 }
 
 /// Whether a result counts, from the state of its task and who delivers it. Who does not say who it is, is believed.
-fn verdict(task: &Task, worker: Option<&str>) -> Verdict {
+fn verdict(task: &Task, worker: Option<&str>, attempt: Option<&str>) -> Verdict {
     let status = task.status.clone().unwrap_or_default();
+    // A worker of ours got a token with its attempt, and must give it back.
+    if (status.attempt_token.is_some() || attempt.is_some()) && status.attempt_token.as_deref() != attempt {
+        return Verdict::Refuse("the result is of another attempt");
+    }
     let by = |other: &Option<String>| other.is_none() || worker.is_none() || worker == other.as_deref();
     match task.phase() {
         TaskPhase::Done if status.result.is_some() => match by(&status.assigned_worker) {
@@ -69,7 +73,9 @@ pub async fn take(mloc: &Mloc, request: Request) -> Answer {
             "msg": "Input should be a valid dictionary or object to extract fields from", "input": String::from_utf8_lossy(&bytes)});
         return Err(Refusal::invalid(vec![fault]));
     }
-    let mut body = read(submit::json_of(&bytes)?)?;
+    let body = submit::json_of(&bytes)?;
+    let attempt = body.get("attempt").and_then(Value::as_str).map(str::to_owned);
+    let mut body = read(body)?;
     let id = body["task_id"].as_str().unwrap_or_default().trim().to_owned();
     if id.is_empty() {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "task_id is required"));
@@ -81,7 +87,7 @@ pub async fn take(mloc: &Mloc, request: Request) -> Answer {
     let worker = body.get("worker_id").and_then(Value::as_str).map(str::to_owned);
     let _alone = mloc.taking.of(&id).await;
     let task = mloc.task(&id).await?;
-    match task.as_ref().map(|task| verdict(task, worker.as_deref())) {
+    match task.as_ref().map(|task| verdict(task, worker.as_deref(), attempt.as_deref())) {
         None | Some(Verdict::Keep) => {}
         Some(Verdict::Known) => return ok(&json!({"ok": true, "path": mloc.results.directory(&id).join(RESPONSES)})),
         Some(Verdict::Refuse(why)) => return Err(Refusal::new(StatusCode::CONFLICT, why)),
@@ -199,6 +205,16 @@ mod tests {
     #[case(task(TaskPhase::Pending, None, None, false), Some("w2"), Verdict::Keep)]
     #[case(task(TaskPhase::Failed, Some("w1"), None, false), Some("w1"), Verdict::Refuse("the task has failed"))]
     fn one_result_counts(#[case] task: Task, #[case] worker: Option<&str>, #[case] expected: Verdict) {
-        assert_eq!(verdict(&task, worker), expected);
+        assert_eq!(verdict(&task, worker, None), expected);
+    }
+
+    #[test]
+    fn a_token_that_was_given_must_come_back() {
+        let mut task = task(TaskPhase::Dispatched, Some("w1"), None, false);
+        task.status.as_mut().expect("a status").attempt_token = Some("2-a".to_owned());
+        let refused = Verdict::Refuse("the result is of another attempt");
+        assert_eq!(verdict(&task, Some("w1"), Some("2-a")), Verdict::Keep);
+        assert_eq!(verdict(&task, Some("w1"), Some("1-a")), refused);
+        assert_eq!(verdict(&task, None, None), refused);
     }
 }

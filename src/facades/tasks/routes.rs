@@ -12,8 +12,8 @@ use axum::{
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::{Mloc, artifacts, logs, records, results, submit, wishes};
-use crate::facades::reply::{Answer, Refusal, json, method_not_allowed, without_slash};
+use super::{Mloc, artifacts, logs, records, results, socket, submit, wishes};
+use crate::facades::reply::{Answer, Refusal, json, method_not_allowed, with_header, without_slash};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
@@ -32,6 +32,7 @@ enum Call {
     Result,
     TakeFile,
     File,
+    Socket,
 }
 
 /// `{}` in a path is an id or a name.
@@ -50,6 +51,7 @@ const ROUTES: &[(&str, &[(Method, Call)])] = &[
     ("/api/v1/results/{id}", &[(Method::GET, Call::Result)]),
     ("/api/v1/results/{id}/files", &[(Method::POST, Call::TakeFile)]),
     ("/api/v1/results/{id}/files/{name}", &[(Method::GET, Call::File)]),
+    ("/ws/worker", &[(Method::GET, Call::Socket)]),
 ];
 
 pub fn router(mloc: Mloc) -> Router {
@@ -128,6 +130,7 @@ async fn answer(mloc: &Mloc, call: Call, names: &[String], request: Request) -> 
         Call::TakeResult => results::take(mloc, request).await,
         Call::Result => results::give(mloc, name(0)).await,
         Call::TakeFile => artifacts::take(mloc, name(0), request).await,
+        Call::Socket => socket::upgrade(mloc, request).await,
         Call::File => artifacts::give(mloc, name(0), name(1), &request.into_parts().0.headers).await,
     }
 }

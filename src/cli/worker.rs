@@ -1,0 +1,103 @@
+//! `gaia worker`: a process that takes tasks from a server and runs them.
+
+use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::{CliError, Outcome, session::ServerArgs};
+use crate::{
+    config::host_name,
+    telemetry::{self, LogFormat, LogSettings},
+    worker::{
+        Settings, agent,
+        executors::{Executor, echo::Echo},
+    },
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "The first SIGTERM or SIGINT lets the running task end within --grace, and tells the server; \
+a second one ends the worker at once, and the server gives its task to another.")]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// File whose first line is the bearer token of the server
+    #[arg(long, value_name = "FILE", env = "GAIA_WORKER_TOKEN_FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// What the worker calls itself; one process at a time [default: the host name]
+    #[arg(long, value_name = "NAME", env = "WORKER_ID")]
+    id: Option<String>,
+    /// Words that are shown with the worker
+    #[arg(long, value_name = "TAG", value_delimiter = ',', env = "WORKER_TAGS")]
+    tags: Vec<String>,
+    /// Which tasks it runs, by their spec.taskType. `command` and `container` let whoever may submit tasks run anything here
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["echo"])]
+    executors: Vec<Kind>,
+    /// Seconds between heartbeats
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), env = "HEARTBEAT_INTERVAL_SEC")]
+    heartbeat: u64,
+    /// Seconds that a running task has when the worker is asked to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    grace: u64,
+    /// Where tasks have their directories while they run [default: gaia-worker-<id> in the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, value_name = "text|json", default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace or a filter as in RUST_LOG
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOG_LEVEL")]
+    log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Echo,
+}
+
+impl WorkerArgs {
+    fn settings(&self) -> Result<Settings, CliError> {
+        self.server.url()?;
+        let token = match &self.token_file {
+            Some(path) => Some(first_line(path)?),
+            None => self.server.token.clone(),
+        };
+        let id = self.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(host_name);
+        let directory = self.directory.clone().unwrap_or_else(|| Settings::usual_directory(&id));
+        let executor = |kind: &Kind| -> Arc<dyn Executor> {
+            match kind {
+                Kind::Echo => Arc::new(Echo),
+            }
+        };
+        Ok(Settings {
+            server: self.server.server.trim_end_matches('/').to_owned(),
+            token,
+            tags: self.tags.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
+            executors: self.executors.iter().map(executor).collect(),
+            heartbeat: Duration::from_secs(self.heartbeat),
+            grace: Duration::from_secs(self.grace),
+            directory,
+            id,
+        })
+    }
+}
+
+fn first_line(path: &std::path::Path) -> Result<String, CliError> {
+    let text = std::fs::read_to_string(path).map_err(CliError::file(format!("cannot read {}", path.display())))?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().map(str::to_owned).ok_or_else(|| CliError::Usage(format!("{} holds no token", path.display())))
+}
+
+pub fn run(args: &WorkerArgs, out: &mut dyn Write) -> Outcome {
+    let settings = args.settings()?;
+    let log = LogSettings { format: args.log_format, filter: args.log_level.clone() };
+    telemetry::init(&log).map_err(|error| CliError::Usage(format!("--log-level: {error}")))?;
+    writeln!(out, "gaia worker {} works for {}", settings.id, settings.server)?;
+    out.flush()?;
+    super::serve::run_to_its_end(async {
+        let stop = super::signals::first()?;
+        match agent::run(settings, stop).await {
+            Ok(()) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    })
+}
