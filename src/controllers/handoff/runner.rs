@@ -22,7 +22,10 @@ use tokio::{
 use super::observe::Party;
 use crate::{
     adapters::{
-        containers::{Container, ContainerId, ContainerState, ContainerSummary, Containers, EngineEvent, EngineResult},
+        containers::{
+            Container, ContainerId, ContainerState, ContainerSummary, Containers, EngineError, EngineEvent,
+            EngineResult,
+        },
         peers::{Peer, PeerError, PeerRequest, Peers},
     },
     api::{
@@ -32,11 +35,20 @@ use crate::{
     },
     controllers::workload::names,
     registry::ObjectName,
-    runtime::{clock::Clock, reconciler::name_of, supervisor::caught, wakeups::Wakeups},
+    runtime::{
+        backoff::{Backoff, seed_of},
+        clock::Clock,
+        reconciler::name_of,
+        supervisor::caught,
+        wakeups::Wakeups,
+    },
 };
 
 /// Between attempts at a peer that does not answer.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// Between attempts at a stop that the engine did not carry out.
+const STOP_AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(4));
 
 /// Which step of a handoff: of its way there or back, and where in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -208,7 +220,7 @@ impl Shared {
             Some(_) => Duration::ZERO,
             None => Duration::from_secs(party.workload.spec.stop_grace_seconds.into()),
         };
-        self.stop(party, grace, unfinished).await
+        self.stop(party, grace, Instant::now() + limit, unfinished).await
     }
 
     async fn acquire(&self, step: &AcquireStep, party: &Party, limit: Duration) -> Result<String, String> {
@@ -233,20 +245,55 @@ impl Shared {
     }
 
     /// Of what does not run, too: a start that the engine is still at is done before the stop that comes after it.
-    async fn stop(&self, party: &Party, grace: Duration, unfinished: &mut Vec<Stop>) -> Result<String, String> {
+    async fn stop(
+        &self,
+        party: &Party,
+        grace: Duration,
+        end: Instant,
+        unfinished: &mut Vec<Stop>,
+    ) -> Result<String, String> {
         for container in party.containers.iter().filter(|c| c.state != ContainerState::Dead) {
-            let (containers, id) = (self.containers.clone(), container.id.clone());
-            let mut stop: Stop = async move { containers.stop(&id, grace).await }.boxed();
-            tokio::select! {
-                biased;
-                // First, so that it is listened to before anything dies.
-                () = self.died(container) => unfinished.push(stop),
-                answer = &mut stop => answer.map_err(|error| error.to_string())?,
-            }
+            self.stop_one(container, grace, end, unfinished).await?;
         }
         let running = party.containers.iter().filter(|c| c.state != ContainerState::Exited);
         let names: Vec<&str> = running.map(|c| c.name.as_str()).collect();
         Ok(if names.is_empty() { "did not run".to_owned() } else { format!("{} stopped", names.join(", ")) })
+    }
+
+    /// An engine that is away or busy is asked again until the time is up: without the stop nothing comes free, and all that
+    /// would follow is a wait in vain. A stop that was done all the same finds its end reached.
+    async fn stop_one(
+        &self,
+        container: &ContainerSummary,
+        grace: Duration,
+        end: Instant,
+        unfinished: &mut Vec<Stop>,
+    ) -> Result<(), String> {
+        let seed = seed_of(&container.id.0);
+        for attempt in 0.. {
+            let (containers, id) = (self.containers.clone(), container.id.clone());
+            let mut stop: Stop = async move { containers.stop(&id, grace).await }.boxed();
+            let answer = tokio::select! {
+                biased;
+                // First, so that it is listened to before anything dies.
+                () = self.died(container) => {
+                    unfinished.push(stop);
+                    break;
+                }
+                answer = &mut stop => answer,
+            };
+            let error = match answer {
+                Ok(()) | Err(EngineError::NotFound(_)) => break,
+                Err(error @ EngineError::Terminal { .. }) => return Err(error.to_string()),
+                Err(error @ (EngineError::Unreachable(_) | EngineError::MayHaveTakenEffect(_))) => error,
+            };
+            let pause = STOP_AGAIN.delay(attempt, seed);
+            if Instant::now() + pause >= end {
+                return Err(error.to_string());
+            }
+            sleep(pause).await;
+        }
+        Ok(())
     }
 
     /// Ready when the engine tells that its process has ended: taking its network down, for which the engine's answer waits, is
