@@ -10,7 +10,7 @@ use gaia::{
     store::Fault,
 };
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     cards, holders,
@@ -327,8 +327,9 @@ pub async fn make_peace(world: &World) {
     }
     world.registry().await;
     // What files leave out is the API's: left as it should be, once every object is there again.
-    for _ in 0..20 {
-        sleep(Duration::from_secs(30)).await;
+    let until = Instant::now() + Duration::from_mins(10);
+    while Instant::now() < until {
+        sleep(world.size.patience).await;
         let mut all_there = true;
         for name in &stated {
             all_there &= put_in_order(world, name).await;
@@ -337,7 +338,7 @@ pub async fn make_peace(world: &World) {
             break;
         }
     }
-    if world.has_cards {
+    if world.has_cards && world.size.changes_mind {
         cards::change_a_mind(world).await;
     }
 }

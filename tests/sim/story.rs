@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// A story longer than this goes round in circles.
 const MOST_LINES: usize = 20_000;
@@ -15,6 +15,7 @@ const MOST_LINES: usize = 20_000;
 pub struct Story {
     lines: Arc<Mutex<Vec<String>>>,
     begun: Arc<Mutex<Option<Instant>>>,
+    endless: watch::Sender<bool>,
 }
 
 impl Story {
@@ -23,8 +24,22 @@ impl Story {
         let begun = *self.begun.lock().expect("never poisoned").get_or_insert(now);
         let at = (now - begun).as_secs_f64();
         let mut lines = self.lines.lock().expect("never poisoned");
-        lines.push(format!("{at:>9.3}  {line}"));
-        assert!(lines.len() < MOST_LINES, "no end to it, at last:\n{}", lines[MOST_LINES - 60..].join("\n"));
+        if lines.len() < MOST_LINES {
+            lines.push(format!("{at:>9.3}  {line}"));
+        } else {
+            self.endless.send_replace(true);
+        }
+    }
+
+    /// It goes round in circles.
+    pub fn is_endless(&self) -> bool {
+        *self.endless.borrow()
+    }
+
+    /// Ready when it goes round in circles.
+    pub async fn endless(&self) {
+        let mut endless = self.endless.subscribe();
+        endless.wait_for(|endless| *endless).await.expect("the sender is ours");
     }
 }
 

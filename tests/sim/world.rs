@@ -128,7 +128,7 @@ impl World {
     }
 
     pub fn is_violated(&self) -> bool {
-        self.violation.borrow().is_some()
+        self.violation.borrow().is_some() || self.story.is_endless()
     }
 
     async fn violation(&self) -> String {
@@ -206,6 +206,7 @@ pub async fn play<T>(
     let result = tokio::select! {
         biased;
         violation = world.violation() => Err(violation),
+        () = world.story.endless() => Err("there is no end to it".to_owned()),
         result = script => result,
         never = process::keep_running(world) => match never {},
     };
@@ -218,7 +219,7 @@ pub async fn play<T>(
 }
 
 async fn script(world: &World) -> Result<(), String> {
-    let trouble = Duration::from_secs(world.rng().u64(world.size.trouble.clone()));
+    let trouble = Duration::from_millis(world.rng().u64(world.size.trouble_ms.clone()));
     if let Ok(never) = tokio::time::timeout(trouble, people::live(world)).await {
         match never {}
     }
