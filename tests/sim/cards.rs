@@ -120,6 +120,10 @@ pub fn state_card(world: &World, owners: &[&str]) {
         }
         spec
     };
+    write_card(world, &spec);
+}
+
+pub fn write_card(world: &World, spec: &Value) {
     world.story.tell(format_args!("file of {CARD}: {spec}"));
     let document = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "Gpu", "metadata": {"name": CARD}, "spec": spec,

@@ -19,6 +19,7 @@ use gaia::{
         gpuclaim::{GpuClaim, GpuClaimPhase},
         handoff::{Handoff, HandoffPhase, StepOutcome},
         label,
+        promotion::Promotion,
         workload::{Variant, Workload},
     },
 };
@@ -52,6 +53,8 @@ pub struct Ledger {
     told: BTreeMap<String, String>,
     /// By card: the handoff that is about to move its lease, and what had to be gone for that. Its spec may say otherwise since.
     proven: BTreeMap<String, (String, CleanupPolicy)>,
+    /// Containers that said they had done what they were asked, and had not.
+    liars: BTreeSet<String>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -63,6 +66,11 @@ struct Told {
 /// A container that was started by hand may run where it must not.
 pub fn started_by_hand(world: &World, id: &ContainerId) {
     world.ledger().excused.insert(id.clone());
+}
+
+/// The process in the container of that name says that it has the card, and may not have it: nobody could know.
+pub fn lied(world: &World, container: &str) {
+    world.ledger().liars.insert(container.to_owned());
 }
 
 fn holder_of(container: &Container) -> Option<Holder> {
@@ -401,11 +409,29 @@ fn used(world: &World, lease: &Lease, workloads: &[Arc<Workload>], handoffs: &[A
     let runs = its.iter().any(|container| container.state == ContainerState::Running);
     let steps = workload.spec.gpu.iter().flat_map(|gpu| &gpu.acquire_steps);
     let is_asked = steps.into_iter().any(|step| step.start.is_none());
-    if uses || told_so || runs && !is_asked {
+    let lied = its.iter().any(|container| world.ledger().liars.contains(&container.name));
+    if uses || told_so || lied || runs && !is_asked {
         Ok(())
     } else {
         Err(format!("{holder} holds the card and does not use it: {its:?}"))
     }
+}
+
+/// Who holds the card, and what became of those who wanted it, without names and times that a fault may change.
+pub fn outcome(world: &World) -> Vec<String> {
+    let cards = stored::<Gpu>(world, "gpus").unwrap_or_default();
+    let leases = cards.iter().flat_map(|card| card.status.iter().flat_map(|status| status.leases.clone()));
+    let claims = stored::<GpuClaim>(world, "gpuclaims").unwrap_or_default();
+    let handoffs = stored::<Handoff>(world, "handoffs").unwrap_or_default();
+    let promotions = stored::<Promotion>(world, "promotions").unwrap_or_default();
+    let mut outcome: Vec<String> = leases.map(|lease| format!("held by {}", lease.holder)).collect();
+    outcome.extend(claims.iter().map(|c| format!("{}: {:?}", c.name_any(), c.status.as_ref().map(|s| s.phase))));
+    let side = |holder: &Option<Holder>| holder.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+    let told = |h: &Handoff| (side(&h.spec.from), side(&h.spec.to), h.status.as_ref().map(|status| status.phase));
+    outcome.extend(handoffs.iter().map(|h| told(h)).map(|(from, to, end)| format!("from {from} to {to}: {end:?}")));
+    outcome.extend(promotions.iter().map(|p| format!("{}: {:?}", p.name_any(), p.status.as_ref().map(|s| s.phase))));
+    outcome.sort();
+    outcome
 }
 
 /// Who holds the card by which lease, and the handoffs there are: what rests when nothing happens.

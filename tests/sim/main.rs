@@ -12,6 +12,7 @@
 //! `BUG=name` plants one of [`bugs::Bug`].
 
 mod bugs;
+mod card_days;
 mod cards;
 mod faults;
 mod holders;
@@ -127,7 +128,7 @@ fn every_seed_is_safe_and_converges() {
 /// Beside chance: every fault at every place of ordinary days.
 #[test]
 fn every_planned_fault_ends_as_if_there_had_been_none() {
-    let (failed, played) = plans::every_scenario(&scenarios::ORDINARY);
+    let (failed, played) = plans::every_scenario(scenarios::ORDINARY.iter().chain(&card_days::WITH_A_CARD));
     println!("{played} plans");
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }

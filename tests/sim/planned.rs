@@ -12,12 +12,12 @@ use std::{
 use gaia::{
     adapters::{
         containers::EngineEvent,
-        simulated::containers::{Delivery, Effect, Fault, Faults},
+        simulated::containers::{CardFault, Delivery, Effect, Fault, Faults, PeerFault},
     },
     store::Key,
 };
 
-use crate::{oracle, world::World, writes::WriteFault};
+use crate::{holders, oracle, world::World, writes::WriteFault};
 
 const LATE: Duration = Duration::from_secs(3);
 
@@ -29,6 +29,8 @@ pub enum Plan {
     After(usize, Fault),
     Look(usize, Fault),
     Told(usize, Delivery),
+    Ask(usize, PeerFault),
+    Card(usize, CardFault),
     /// The notification is lost and the process dies: it starts from what it had stored before.
     DiesUntold(usize),
     Write(usize, WriteFault),
@@ -36,13 +38,30 @@ pub enum Plan {
 
 /// Everything that can go wrong: crash before, crash after, done but the answer lost, refused, hung, slow; a look
 /// that is refused or crashes; a notification hidden, duplicated, delayed, a restart with the stale view; a write for which
-/// there is no room, that fails, is overtaken, is done and not acknowledged, is late or the last thing that is done.
+/// there is no room, that fails, is overtaken, is done and not acknowledged, is late or the last thing that is done; a process
+/// that refuses what it is asked, lies, is silent, late or not heard; a card that is not told of, gone or late.
 pub fn all(seen: Seen) -> Vec<Plan> {
     use WriteFault::{CrashAfter, CrashBefore, Fails, Full, LosesAnswer, Overtaken};
     let before = [Fault::Crash, Fault::Refuse, Fault::Hang, Fault::Slow(LATE)];
     let after = [Fault::Crash, Fault::LoseAnswer, Fault::Hang, Fault::Slow(LATE)];
     let writes = [Full, Fails, LosesAnswer, WriteFault::Slow(LATE), Overtaken, CrashBefore, CrashAfter];
     let deliveries = [Delivery::Hide, Delivery::Duplicate, Delivery::Delay(LATE)];
+    let asks = [
+        PeerFault::Crash,
+        PeerFault::LoseAnswer,
+        PeerFault::Slow(LATE),
+        PeerFault::Refuse,
+        PeerFault::Lie,
+        PeerFault::Hang,
+    ];
+    let cards = [
+        CardFault::Crash,
+        CardFault::Refuse,
+        CardFault::Untold,
+        CardFault::Lost,
+        CardFault::Hang,
+        CardFault::Slow(LATE),
+    ];
     [
         at_each(seen.effects, &before, Plan::Before),
         at_each(seen.effects, &after, Plan::After),
@@ -50,6 +69,8 @@ pub fn all(seen: Seen) -> Vec<Plan> {
         at_each(seen.notifications, &deliveries, Plan::Told),
         (0..seen.notifications).map(Plan::DiesUntold).collect(),
         at_each(seen.writes, &writes, Plan::Write),
+        at_each(seen.asks, &asks, Plan::Ask),
+        at_each(seen.cards, &cards, Plan::Card),
     ]
     .concat()
 }
@@ -65,6 +86,10 @@ pub struct Seen {
     looks: usize,
     notifications: usize,
     writes: usize,
+    /// Requests to processes.
+    asks: usize,
+    /// Looks at cards.
+    cards: usize,
 }
 
 /// Faults of one plan. Counts from when the scenario begins.
@@ -156,6 +181,28 @@ impl Faults for Planned {
         match self.plan {
             Plan::Look(planned, fault) if at == Some(planned) => self.strikes(fault, "while looking"),
             _ => Fault::None,
+        }
+    }
+
+    fn ask(&mut self, name: &str, path: &str) -> PeerFault {
+        self.world.story.tell(format_args!("  ask {name} for {path}"));
+        let at = self.next(|seen| &mut seen.asks);
+        match self.plan {
+            Plan::Ask(planned, fault) if at == Some(planned) => {
+                if fault == PeerFault::Lie {
+                    holders::lied(&self.world, name);
+                }
+                self.strikes(fault, format_args!("{name} {path}"))
+            }
+            _ => PeerFault::None,
+        }
+    }
+
+    fn cards(&mut self) -> CardFault {
+        let at = self.next(|seen| &mut seen.cards);
+        match self.plan {
+            Plan::Card(planned, fault) if at == Some(planned) => self.strikes(fault, "while looking at the card"),
+            _ => CardFault::None,
         }
     }
 

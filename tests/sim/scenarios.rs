@@ -15,6 +15,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Whether it leads to anything being done to the engine.
     pub does_something: bool,
+    /// In a world with a card.
+    pub has_card: bool,
     pub before: fn(&World),
     pub act: for<'a> fn(&'a World) -> LocalBoxFuture<'a, ()>,
 }
@@ -120,12 +122,12 @@ pub const ORDINARY: [Scenario; 17] = [
     }),
 ];
 
-const fn does(
+pub const fn does(
     name: &'static str,
     before: fn(&World),
     act: for<'a> fn(&'a World) -> LocalBoxFuture<'a, ()>,
 ) -> Scenario {
-    Scenario { name, does_something: true, before, act }
+    Scenario { name, does_something: true, has_card: false, before, act }
 }
 
 fn spec(image: &str, more: Value) -> Value {
@@ -156,7 +158,7 @@ fn with_candidate(world: &World) {
     people::write(world, "a", spec("app:1", candidate));
 }
 
-async fn nothing() {}
+pub async fn nothing() {}
 
 /// Until it is acknowledged: whoever is refused asks again.
 async fn patch(world: &World, name: &str, change: Value) {
@@ -167,7 +169,7 @@ async fn patch(world: &World, name: &str, change: Value) {
 }
 
 /// Before they do the next thing, people see the last one done.
-async fn settle(world: &World) {
+pub async fn settle(world: &World) {
     if let Err(why) = converge(world).await {
         world.violated(why);
     }
