@@ -13,7 +13,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::{Mloc, artifacts, logs, records, results, socket, submit, wishes};
-use crate::facades::reply::{Answer, Refusal, json, method_not_allowed, with_header, without_slash};
+use crate::facades::reply::{Answer, Refusal, json, method_not_allowed, without_slash};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
