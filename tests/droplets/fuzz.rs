@@ -165,5 +165,5 @@ async fn no_request_is_too_odd() {
     }
     let (status, list) = world.get("/orchestrator/tasks?limit=1000").await;
     assert_eq!(status, 200);
-    assert!(list["total"].as_u64() > Some(50), "some of it was routed: {}", list["total"]);
+    assert!(list["total"].as_u64() > Some(10), "some of it was routed: {}", list["total"]);
 }

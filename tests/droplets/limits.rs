@@ -164,21 +164,23 @@ async fn a_call_that_nobody_waits_for_is_made_and_called_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promised_call_survives_a_restart() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     world.target.says("/slow", [Says::Nothing(Arc::new(Notify::new()))]);
     let location = promised(&world, &json!({"droplet_name": "TGT", "path": "/slow"}), &[]).await;
     eventually("it is under way", DEADLINE, async || (!world.target.asked("GET /slow").is_empty()).then_some(())).await;
-    let data = world.data.clone();
-    drop(world);
-    let (registry, target) = (Service::start().await, Service::start().await);
+    // The droplet does not go with it: that would be an end of the call.
+    world.stop().await;
+    let target = std::mem::replace(&mut world.target, Service::start().await);
+    let (registry, data) = (Service::start().await, world.data.clone());
     registry.lists(json!([crate::world::listed("TGT", &target.url())]));
+    drop(world);
     let world = World::on(settings(), registry, target, data).await;
     eventually("the next process makes it", DEADLINE, async || {
         let (_, record) = world.get(&location).await;
         (record["status"] == "success").then_some(())
     })
     .await;
-    assert_eq!(world.target.asked("GET /slow").len(), 1);
+    assert_eq!(world.target.asked("GET /slow").len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

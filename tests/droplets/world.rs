@@ -33,6 +33,7 @@ use gaia::{
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{services::Service, support::eventually};
@@ -47,6 +48,7 @@ pub struct World {
     pub routing: Arc<Routing>,
     pub data: Arc<tempfile::TempDir>,
     shutdown: CancellationToken,
+    ended: Option<JoinHandle<()>>,
     client: reqwest::Client,
 }
 
@@ -119,14 +121,23 @@ impl World {
         let shutdown = CancellationToken::new();
         let mut supervisor = Supervisor::new();
         droplet::spawn(&context, &routing, &mut supervisor);
-        tokio::spawn(supervisor.run(shutdown.clone().cancelled_owned()));
+        let running = supervisor.run(shutdown.clone().cancelled_owned());
+        let ended = Some(tokio::spawn(async move { drop(running.await) }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it listens"));
         let router = facade::router(Droplets { routing: routing.clone() });
         tokio::spawn(server::serve(listener, router, shutdown.clone()));
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let client = client.timeout(DEADLINE).build().expect("a client");
-        Self { url, registry, target, objects, routing, data, shutdown, client }
+        Self { url, registry, target, objects, routing, data, shutdown, ended, client }
+    }
+
+    /// Ends it in order, while those around it go on.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(ended) = self.ended.take() {
+            ended.await.expect("nothing panics");
+        }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
