@@ -171,6 +171,7 @@ async fn a_promised_call_survives_a_restart() {
     // The droplet does not go with it: that would be an end of the call.
     world.stop().await;
     let target = std::mem::replace(&mut world.target, Service::start().await);
+    target.says("/slow", [Says::Bytes(200, "application/json", b"{}".to_vec())]);
     let (registry, data) = (Service::start().await, world.data.clone());
     registry.lists(json!([crate::world::listed("TGT", &target.url())]));
     drop(world);
