@@ -355,9 +355,16 @@ impl Shared {
         Ok(Peer::Container { container: Box::new(container), port, path })
     }
 
+    /// As it is now. An engine that is away for a moment is asked again: the step's own time bounds it.
     async fn own(&self, party: &Party) -> Result<Container, String> {
-        let found = self.containers.inspect(&own(party)?.0).await.map_err(|error| error.to_string())?;
-        found.ok_or_else(|| does_not_run(party))
+        let id = own(party)?;
+        loop {
+            match self.containers.inspect(&id.0).await {
+                Ok(found) => return found.ok_or_else(|| does_not_run(party)),
+                Err(EngineError::Unreachable(_)) => sleep(AGAIN).await,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     async fn container_of(&self, name: &str, party: &Party) -> Result<Container, String> {
