@@ -1,5 +1,7 @@
 //! What a step needs of a worker, whether a worker has it, and which of several is taken: contract sections 4.3 and 4.4.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -9,6 +11,8 @@ use crate::api::{task::MlocHardware, worker::WorkerHardware};
 /// What a worker must have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Needs {
+    /// `spec.taskType`.
+    pub task_type: String,
     pub millicores: u64,
     pub memory_bytes: Option<u64>,
     pub gpu: Option<GpuNeeds>,
@@ -23,8 +27,16 @@ pub struct GpuNeeds {
     pub memory_bytes: Option<u64>,
 }
 
+/// What a worker has to offer.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'w> {
+    pub hardware: &'w WorkerHardware,
+    /// The types of tasks that it can run. None: a worker of MLOC's, which does not say, and is taken to run all.
+    pub executors: Option<&'w BTreeSet<String>>,
+}
+
 impl Needs {
-    pub fn of(hardware: &MlocHardware, reading: MemoryReading) -> Self {
+    pub fn of(task_type: &str, hardware: &MlocHardware, reading: MemoryReading) -> Self {
         let amount = |given: &Option<IntOrString>| match given {
             Some(IntOrString::Int(number)) => Value::from(*number),
             Some(IntOrString::String(text)) => Value::from(text.as_str()),
@@ -39,6 +51,7 @@ impl Needs {
             memory_bytes: gpu.rest.get("memory").and_then(amounts::bytes),
         });
         Self {
+            task_type: task_type.to_owned(),
             millicores: amounts::millicores(&cpu).unwrap_or(0),
             memory_bytes: amounts::bytes(&memory).filter(|_| counts),
             // `count: 0` of any kind asks for nothing; of a kind it asks for one, as in MLOC.
@@ -46,9 +59,13 @@ impl Needs {
         }
     }
 
-    /// Why a worker with this hardware cannot do it. None: it can. What a worker does not say of its memory is taken to be
+    /// Why a worker cannot do it. None: it can. What a worker does not say of its memory is taken to be
     /// enough; a worker that does not say how many cores it has has none.
-    pub fn missing(&self, hardware: &WorkerHardware) -> Option<Lack> {
+    pub fn missing(&self, offer: Offer<'_>) -> Option<Lack> {
+        let hardware = offer.hardware;
+        if offer.executors.is_some_and(|all| !all.contains(&self.task_type)) {
+            return Some(Lack::Executors);
+        }
         if self.millicores > u64::from(hardware.cpu_cores.unwrap_or(0)) * 1000 {
             return Some(Lack::Cores);
         }
@@ -65,12 +82,16 @@ impl Needs {
     }
 }
 
-/// Of what a worker has too little.
+/// What a worker lacks, as it is told of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
-#[strum(serialize_all = "lowercase")]
 pub enum Lack {
+    #[strum(serialize = "do not run its taskType")]
+    Executors,
+    #[strum(serialize = "have too few cores")]
     Cores,
+    #[strum(serialize = "have too little memory")]
     Memory,
+    #[strum(serialize = "have too few gpus")]
     Gpus,
 }
 
@@ -136,8 +157,24 @@ mod tests {
         WorkerHardware { cpu_cores: Some(cores), memory_bytes: Some(gib * GIB), gpus, ..WorkerHardware::default() }
     }
 
+    fn mlocs(hardware: &WorkerHardware) -> Offer<'_> {
+        Offer { hardware, executors: None }
+    }
+
+    #[test]
+    fn who_says_what_it_runs_gets_nothing_else() {
+        let there = worker(4, 24, &[]);
+        for (executors, expected) in
+            [(vec!["echo", "http"], None), (vec!["http"], Some(Lack::Executors)), (vec![], Some(Lack::Executors))]
+        {
+            let executors = executors.into_iter().map(str::to_owned).collect();
+            let offer = Offer { hardware: &there, executors: Some(&executors) };
+            assert_eq!(needs(json!({"cpu": 1}), MemoryReading::Exact).missing(offer), expected);
+        }
+    }
+
     fn needs(hardware: Value, reading: MemoryReading) -> Needs {
-        Needs::of(&serde_json::from_value(hardware).expect("hardware"), reading)
+        Needs::of("echo", &serde_json::from_value(hardware).expect("hardware"), reading)
     }
 
     #[rstest]
@@ -156,21 +193,21 @@ mod tests {
     #[case(json!({"gpu": {"count": 1, "type": "any", "memory": "141GB"}}), Some(Lack::Gpus))]
     fn a_worker_fits_or_lacks_something(#[case] hardware: Value, #[case] expected: Option<Lack>) {
         let there = worker(4, 24, &["NVIDIA H200", "NVIDIA H200"]);
-        assert_eq!(needs(hardware, MemoryReading::Exact).missing(&there), expected);
+        assert_eq!(needs(hardware, MemoryReading::Exact).missing(mlocs(&there)), expected);
     }
 
     #[test]
     fn who_says_nothing_of_its_memory_has_enough_and_of_its_cores_none() {
         let silent = WorkerHardware::default();
-        assert_eq!(needs(json!({"memory": "64Gi"}), MemoryReading::Exact).missing(&silent), None);
-        assert_eq!(needs(json!({"cpu": 1}), MemoryReading::Exact).missing(&silent), Some(Lack::Cores));
+        assert_eq!(needs(json!({"memory": "64Gi"}), MemoryReading::Exact).missing(mlocs(&silent)), None);
+        assert_eq!(needs(json!({"cpu": 1}), MemoryReading::Exact).missing(mlocs(&silent)), Some(Lack::Cores));
     }
 
     #[test]
     fn the_lenient_reading_passes_over_what_mloc_did() {
         let there = worker(8, 24, &[]);
-        assert_eq!(needs(json!({"memory": "64Gi"}), MemoryReading::Lenient).missing(&there), None);
-        assert_eq!(needs(json!({"memory": "64GB"}), MemoryReading::Lenient).missing(&there), Some(Lack::Memory));
+        assert_eq!(needs(json!({"memory": "64Gi"}), MemoryReading::Lenient).missing(mlocs(&there)), None);
+        assert_eq!(needs(json!({"memory": "64GB"}), MemoryReading::Lenient).missing(mlocs(&there)), Some(Lack::Memory));
     }
 
     #[test]

@@ -101,6 +101,23 @@ async fn a_worker_over_a_websocket_runs_what_it_is_given() {
 }
 
 #[tokio::test]
+async fn a_worker_is_given_nothing_that_it_does_not_run() {
+    let world = World::without_redis(&[]).await;
+    let _worker = Program::start(&world, "w0", &[]).await;
+    let strange = world.submitted(&task_of("chat", json!({}))).await;
+    eventually("it says why it waits", DEADLINE, async || {
+        let task = world.object(&format!("tasks/{}", strange[0])).await;
+        let message = &task["status"]["conditions"][0]["message"];
+        (message == "none of 1 workers can do it: 1 do not run its taskType").then_some(())
+    })
+    .await;
+    let echo = world.submitted(&task_of("echo", json!({}))).await;
+    world.all_done(&echo).await;
+    let task = world.task(&strange[0]).await;
+    assert_eq!((&task["status"], &task["retries"]), (&json!("WAITING"), &json!(0)), "{task}");
+}
+
+#[tokio::test]
 async fn a_wrong_token_ends_the_worker_at_once() {
     let world = World::without_redis(&[("ORCHESTRATOR_TOKEN", "t0ken")]).await;
     let mut worker = Program { child: None, directory: tempfile::tempdir().expect("a directory"), id: "w0".to_owned() };

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::worker::WorkerHardware,
-    mloc::needs::{Needs, Weights},
+    mloc::needs::{Needs, Offer, Weights},
 };
 
 /// A task that may go to a worker now.
@@ -29,7 +29,7 @@ pub struct Seeker<'t> {
 #[derive(Debug, Clone, Copy)]
 pub struct Idle<'w> {
     pub id: &'w str,
-    pub hardware: &'w WorkerHardware,
+    pub offer: Offer<'w>,
 }
 
 /// Pairs of places in `seekers` and `idle`; every worker once at most. The higher priority first; of the same one the submitter
@@ -88,9 +88,9 @@ fn queues<'t>(seekers: &[Seeker<'t>]) -> BTreeMap<Reverse<i32>, BTreeMap<&'t str
 
 /// The place in `free` of the worker to take.
 fn choose(seeker: &Seeker<'_>, idle: &[Idle<'_>], free: &[usize], demand: usize, weights: &Weights) -> Option<usize> {
-    let fits = |place: &usize| seeker.needs.missing(idle[free[*place]].hardware).is_none();
+    let fits = |place: &usize| seeker.needs.missing(idle[free[*place]].offer).is_none();
     let places: Vec<usize> = (0..free.len()).filter(fits).collect();
-    let hardware: Vec<&WorkerHardware> = places.iter().map(|place| idle[free[*place]].hardware).collect();
+    let hardware: Vec<&WorkerHardware> = places.iter().map(|place| idle[free[*place]].offer.hardware).collect();
     let ordered = weights.order(&hardware, demand);
     let others = ordered.iter().find(|n| Some(idle[free[places[**n]]].id) != seeker.avoid);
     others.or(ordered.first()).map(|n| places[*n])
@@ -102,6 +102,10 @@ mod tests {
 
     fn worker(cores: u32) -> WorkerHardware {
         WorkerHardware { cpu_cores: Some(cores), ..WorkerHardware::default() }
+    }
+
+    fn idle<'w>(id: &'w str, hardware: &'w WorkerHardware) -> Idle<'w> {
+        Idle { id, offer: Offer { hardware, executors: None } }
     }
 
     fn cores(cores: u64) -> Needs {
@@ -121,7 +125,7 @@ mod tests {
     #[test]
     fn who_waits_longest_goes_first_and_a_higher_priority_before() {
         let (needs, hardware) = (cores(1), worker(2));
-        let idle = [Idle { id: "w1", hardware: &hardware }];
+        let idle = [idle("w1", &hardware)];
         let mut seekers = [seeker(&needs, "a", 3), seeker(&needs, "a", 1), seeker(&needs, "a", 2)];
         assert_eq!(assigned(&seekers, &idle, &[]), [(1, 0)]);
         seekers[2].priority = 5;
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn a_long_queue_of_one_does_not_hold_up_another() {
         let (needs, hardware) = (cores(1), worker(2));
-        let idle = [Idle { id: "w1", hardware: &hardware }, Idle { id: "w2", hardware: &hardware }];
+        let idle = [idle("w1", &hardware), idle("w2", &hardware)];
         let seekers = [seeker(&needs, "a", 1), seeker(&needs, "a", 2), seeker(&needs, "b", 3)];
         let pairs = assigned(&seekers, &idle, &[]);
         assert_eq!(pairs.iter().map(|(seeker, _)| *seeker).collect::<Vec<_>>(), [0, 2]);
@@ -142,7 +146,7 @@ mod tests {
     #[test]
     fn what_fits_nobody_free_holds_up_nobody() {
         let (large, small, hardware) = (cores(64), cores(1), worker(2));
-        let idle = [Idle { id: "w1", hardware: &hardware }];
+        let idle = [idle("w1", &hardware)];
         let seekers = [seeker(&large, "a", 1), seeker(&large, "a", 2), seeker(&small, "a", 3)];
         assert_eq!(assigned(&seekers, &idle, &[]), [(2, 0)]);
     }
@@ -150,7 +154,7 @@ mod tests {
     #[test]
     fn who_failed_it_gets_it_again_only_when_nobody_else_can() {
         let (needs, hardware) = (cores(1), worker(2));
-        let both = [Idle { id: "w1", hardware: &hardware }, Idle { id: "w2", hardware: &hardware }];
+        let both = [idle("w1", &hardware), idle("w2", &hardware)];
         let seekers = [Seeker { avoid: Some("w1"), ..seeker(&needs, "a", 1) }];
         assert_eq!(assigned(&seekers, &both, &[]), [(0, 1)]);
         assert_eq!(assigned(&seekers, &both[..1], &[]), [(0, 0)]);

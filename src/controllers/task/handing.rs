@@ -18,7 +18,10 @@ use super::{
 use crate::{
     adapters::bus::{Dispatch, ShardOf},
     api::task::{Task, TaskPhase, TaskStatus},
-    mloc::placeholders::{self, Context, Whole},
+    mloc::{
+        needs::Offer,
+        placeholders::{self, Context, Whole},
+    },
     runtime::objects::Objects,
 };
 
@@ -47,13 +50,13 @@ impl<O: Objects> Tasks<O> {
                     }
                     // Who holds cards goes before all others: the cards do nothing meanwhile.
                     Right::Holds(cards) => {
-                        let fits = |hardware| {
-                            self.view.cards.has(hardware, &cards) && seeker.needs.missing(hardware).is_none()
+                        let fits = |offer: Offer<'_>| {
+                            self.view.cards.has(offer.hardware, &cards) && seeker.needs.missing(offer).is_none()
                         };
-                        if let Some(place) = idle.iter().position(|idle| fits(idle.hardware)) {
+                        if let Some(place) = idle.iter().position(|idle| fits(idle.offer)) {
                             let worker = idle.remove(place).id;
                             changes.push((key.clone(), self.handed(task, worker, now)));
-                        } else if !self.view.live().any(|hand| fits(&hand.hardware)) {
+                        } else if !self.view.live().any(|hand| fits(hand.offer())) {
                             useless.push(key.clone());
                         }
                     }
@@ -66,7 +69,8 @@ impl<O: Objects> Tasks<O> {
             for (n, (key, seeker)) in seekers.iter().enumerate() {
                 let Some(task) = self.view.task(key) else { continue };
                 if let Some(worker) = chosen.get(&n).map(|place| &idle[*place]) {
-                    if let Some(claim) = self.view.cards.needed(task, seeker.needs.gpu.as_ref(), worker.hardware) {
+                    if let Some(claim) = self.view.cards.needed(task, seeker.needs.gpu.as_ref(), worker.offer.hardware)
+                    {
                         claims.push(((*key).clone(), claim));
                         continue;
                     }

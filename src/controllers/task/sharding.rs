@@ -81,8 +81,9 @@ impl<O: Objects> Tasks<O> {
                     return None;
                 }
                 let fitting: Vec<_> =
-                    idle.iter().map(|idle| idle.hardware).filter(|has| seeker.needs.missing(has).is_none()).collect();
-                let enough = fitting.len() > 1 && weights.ratio(fitting.iter().copied(), demand) >= weights.high;
+                    idle.iter().map(|idle| idle.offer).filter(|offer| seeker.needs.missing(*offer).is_none()).collect();
+                let enough = fitting.len() > 1
+                    && weights.ratio(fitting.iter().map(|offer| offer.hardware), demand) >= weights.high;
                 let most = parallel.max_shards.unwrap_or(weights.most_shards);
                 let replicas = task.spec.document.spec.resources.replicas;
                 enough.then(|| ((*key).clone(), shards::count(fitting.len() as u32, replicas, most)))

@@ -20,7 +20,11 @@ use crate::{
         task::{Task, TaskPhase},
         worker::{Worker, WorkerHardware, WorkerState},
     },
-    mloc::{amounts::MemoryReading, names, needs::Needs},
+    mloc::{
+        amounts::MemoryReading,
+        names,
+        needs::{Needs, Offer},
+    },
     registry::ObjectName,
 };
 
@@ -69,6 +73,10 @@ impl Hand {
     /// It is one of our own workers, which give back the token of an attempt.
     pub fn is_ours(&self) -> bool {
         self.executors.is_some()
+    }
+
+    pub fn offer(&self) -> Offer<'_> {
+        Offer { hardware: &self.hardware, executors: self.executors.as_ref() }
     }
 }
 
@@ -132,10 +140,10 @@ impl View {
         for on in &task.spec.depends_on {
             self.dependents.entry((key.0.clone(), on.clone())).or_default().insert(key.clone());
         }
-        let metadata = &task.spec.document.metadata;
+        let (metadata, spec) = (&task.spec.document.metadata, &task.spec.document.spec);
         let owner = metadata.rest.get("owner").and_then(|owner| owner.as_str());
         let known = Known {
-            needs: Needs::of(&task.spec.document.spec.resources.hardware, self.reading),
+            needs: Needs::of(spec.task_type.as_str(), &spec.resources.hardware, self.reading),
             submitter: owner.unwrap_or_default().to_owned(),
             since: task.submitted_at(),
             task,
@@ -290,7 +298,7 @@ impl View {
             hand.ready && !hand.unschedulable && !engaged
         };
         let idle = self.workers.iter().filter(|(id, hand)| free(id, hand));
-        idle.map(|(id, hand)| Idle { id, hardware: &hand.hardware }).collect()
+        idle.map(|(id, hand)| Idle { id, offer: hand.offer() }).collect()
     }
 
     /// Those that seek a worker.
@@ -323,7 +331,7 @@ impl View {
         let mut lacks: BTreeMap<String, usize> = BTreeMap::new();
         let mut fitting = Vec::new();
         for (id, hand) in &live {
-            match needs.missing(&hand.hardware) {
+            match needs.missing(hand.offer()) {
                 None => fitting.push((*id).clone()),
                 Some(lack) => *lacks.entry(lack.to_string()).or_default() += 1,
             }
@@ -331,12 +339,8 @@ impl View {
         if !fitting.is_empty() {
             return Ok(fitting);
         }
-        let told: Vec<String> = lacks.iter().map(|(lack, count)| format!("{count} have too few {lack}")).collect();
-        Err(format!(
-            "none of {} workers can do it: {}",
-            live.len(),
-            told.join(", ").replace("few memory", "little memory")
-        ))
+        let told: Vec<String> = lacks.iter().map(|(lack, count)| format!("{count} {lack}")).collect();
+        Err(format!("none of {} workers can do it: {}", live.len(), told.join(", ")))
     }
 }
 
