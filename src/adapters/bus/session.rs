@@ -107,7 +107,10 @@ impl Session {
         if let BusEvent::Worker(event) = &event {
             if event.news == WorkerNews::Unregistered {
                 self.left = true;
-                self.bus.forget(&self.worker);
+                // Of a connection that a newer one has replaced it is no leave.
+                if self.bus.change(&self.worker, self.number, |_| ()) {
+                    self.bus.forget(&self.worker);
+                }
             } else {
                 let ttl = self.bus.heartbeat_ttl();
                 let change = |kin: &mut Kin| apply(kin, &event.news, said.ts, Instant::now() + ttl);
