@@ -86,6 +86,11 @@ impl Calls {
         true
     }
 
+    /// Shows what the process before has left on the disk.
+    pub fn remember(&self, record: Arc<Record>) {
+        self.memory().put(record);
+    }
+
     pub fn get(&self, id: &str) -> Option<Arc<Record>> {
         self.memory().get(id)
     }

@@ -1,10 +1,7 @@
 //! Calls whose callers do not wait (`Prefer: respond-async`). They are on the disk before they are promised, and are made by the next
 //! process where this one did not get to it: at least once, with an idempotency key that stays the same.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::{
     body::Bytes,
@@ -48,13 +45,12 @@ pub struct Queue {
     inbox: Mutex<Option<mpsc::Receiver<Promised>>>,
     /// Of the process before.
     left: Mutex<Vec<String>>,
-    count: AtomicUsize,
 }
 
 impl Queue {
     pub fn new(left: Vec<String>) -> Self {
         let (sender, inbox) = mpsc::channel(MOST_QUEUED);
-        Self { sender, inbox: Mutex::new(Some(inbox)), left: Mutex::new(left), count: AtomicUsize::new(0) }
+        Self { sender, inbox: Mutex::new(Some(inbox)), left: Mutex::new(left) }
     }
 }
 
@@ -66,7 +62,6 @@ pub async fn promise(routing: &Routing, promised: Promised, target_url: String) 
     if !routing.calls.queue(record.clone(), text).await {
         return None;
     }
-    routing.queue.count.fetch_add(1, Ordering::Relaxed);
     place.send(promised);
     Some(record)
 }
@@ -99,7 +94,7 @@ pub async fn run(routing: Arc<Routing>) {
         match serde_json::from_str::<Promised>(&text) {
             Ok(promised) => {
                 let shown = format!("{}{}", promised.droplet, promised.path);
-                routing.calls.queue(Arc::new(record(&promised, shown)), text).await;
+                routing.calls.remember(Arc::new(record(&promised, shown)));
                 begin(&routing, &mut under_way, promised).await;
             }
             Err(error) => warn!(%error, "a call that was promised cannot be read"),
@@ -138,7 +133,6 @@ async fn make(routing: &Routing, promised: Promised) {
     {
         call_back(routing, callback, &record).await;
     }
-    routing.queue.count.fetch_sub(1, Ordering::Relaxed);
 }
 
 type ComeAgain = (String, std::time::Duration);

@@ -1,7 +1,7 @@
 //! One call to a droplet, from the name to the record.
 //!
-//! 1. Held while the droplet's workload changes hands (`hold`).
-//! 2. A place at the [`Gate`].
+//! 1. A place at the [`Gate`].
+//! 2. Held there while the droplet's workload changes hands (`hold`): who is held counts, so that not everybody can be.
 //! 3. The circuit.
 //! 4. Attempts as [`Plan`] says.
 //! 5. The record into the history and the figures.
@@ -137,8 +137,8 @@ impl Routing {
     pub fn gate(&self, known: &Known) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         if gates.len() >= MOST_GATES {
-            // Of droplets that are gone; those who are on their way have theirs.
-            gates.clear();
+            // Of droplets that are gone, or that nobody calls now.
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         }
         let gate = gates.entry(known.entry.key()).or_insert_with(|| Arc::new(Gate::new(&known.limits)));
         if let Some(resized) = gate.resized(&known.limits) {
@@ -150,10 +150,12 @@ impl Routing {
     /// Runs a call to its end.
     pub async fn route(&self, known: &Known, call: Call) -> Result<Reply, Unrouted> {
         let destination = join(&known.entry.endpoint, &call.path)?;
-        self.wait_for_card(known).await.map_err(Unrouted::Refused)?;
         let gate = self.gate(known);
         let timeout = self.timeout(known);
-        let _place = gate.enter(&known.limits, timeout).await.map_err(Unrouted::Refused)?;
+        let held = known.hold.as_ref().map_or(0, |hold| hold.max_seconds);
+        let patience = timeout + Duration::from_secs(held.into());
+        let _place = gate.enter(&known.limits, patience).await.map_err(Unrouted::Refused)?;
+        self.wait_for_card(known).await.map_err(Unrouted::Refused)?;
         gate.pass(&known.limits, self.clock.now()).map_err(Unrouted::Refused)?;
         let (begun, created_at) = (Instant::now(), self.clock.now());
         let tried = self.attempts(known, &call, &destination).await;
