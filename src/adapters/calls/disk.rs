@@ -28,6 +28,10 @@ pub enum Write {
         text: String,
         done: oneshot::Sender<bool>,
     },
+    /// Nothing: tells when everything before it is written.
+    Mark {
+        done: oneshot::Sender<bool>,
+    },
 }
 
 pub struct Left {
@@ -93,7 +97,7 @@ pub fn run(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, most: u
         for write in batch.drain(..) {
             // Who no longer waits need not be told.
             match write {
-                Write::Record { done: Some(done), .. } | Write::Queued { done, .. } => {
+                Write::Record { done: Some(done), .. } | Write::Queued { done, .. } | Write::Mark { done } => {
                     done.send(written.is_ok()).ok();
                 }
                 Write::Record { done: None, .. } => {}
@@ -116,6 +120,7 @@ fn write(connection: &mut Connection, batch: &[Write], most: usize) -> Result<()
                     transaction.prepare_cached("INSERT OR REPLACE INTO queued (id, call) VALUES (?1, ?2)")?;
                 insert.execute(params![id, text])?;
             }
+            Write::Mark { .. } => {}
         }
     }
     let most = i64::try_from(most).unwrap_or(i64::MAX);

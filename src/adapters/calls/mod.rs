@@ -86,6 +86,15 @@ impl Calls {
         true
     }
 
+    /// Ready when what was put so far is on the disk, or could not be written.
+    pub async fn flush(&self) {
+        let Some(disk) = &self.disk else { return };
+        let (done, wait) = oneshot::channel();
+        if disk.send(Write::Mark { done }).await.is_ok() {
+            wait.await.ok();
+        }
+    }
+
     /// Shows what the process before has left on the disk.
     pub fn remember(&self, record: Arc<Record>) {
         self.memory().put(record);

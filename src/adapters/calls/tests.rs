@@ -77,6 +77,19 @@ async fn the_next_process_has_it() {
 }
 
 #[tokio::test]
+async fn what_was_put_is_there_after_a_flush() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("calls.db");
+    let (calls, _) = Calls::open(&file, 100).expect("a new history");
+    for n in 1..=50 {
+        calls.put(record(n, "a", Verdict::Success), false).await;
+    }
+    calls.flush().await;
+    // The first one still has the file, as a process that ends has.
+    assert_eq!(Calls::open(&file, 100).expect("the same history").0.len(), 50);
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_history_is_put_aside() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("calls.db");

@@ -119,6 +119,12 @@ pub fn spawn<O: Objects>(context: &Context<O>, routing: &Arc<Routing>, superviso
         stop.run_until_cancelled_owned(prober.run()).await;
         Ok::<(), Infallible>(())
     });
+    let calls = routing.calls.clone();
+    supervisor.spawn(Stage::Telling, "droplet-history", |stop| async move {
+        stop.cancelled().await;
+        calls.flush().await;
+        Ok::<(), Infallible>(())
+    });
     let routing = routing.clone();
     supervisor.spawn(Stage::Controllers, "droplet-queue", |stop| async move {
         stop.run_until_cancelled_owned(later::run(routing)).await;
