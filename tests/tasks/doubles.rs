@@ -306,7 +306,8 @@ impl Worker {
             );
             let request = self.http.post(format!("{url}/{task}/files")).body(form);
             self.send(request, destination, "multipart/form-data; boundary=b0undary").await?;
-            result["final_model_archive_url"] = json!(format!("{url}/{task}/files/{name}"));
+            let kind = name.split('.').next().unwrap_or_default();
+            result[format!("{kind}_archive_url")] = json!(format!("{url}/{task}/files/{name}"));
         }
         let body = json!({"task_id": task, "result": result, "worker_id": self.id}).to_string();
         self.send(self.http.post(url).body(body), destination, "application/json").await

@@ -20,6 +20,8 @@
 //! | 14 foreign results | `src/facades/tasks/results`, `wire` |
 //! | 15 poison documents | `wire`, `src/mloc/document` |
 //! | 16 unschedulable | `running::a_task_says_why_it_waits` |
+//!
+//! Section 8, every template: `templates`. Real workers of three generations, from recordings: `recorded`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -30,6 +32,7 @@ mod keeping;
 mod losses;
 mod many;
 mod pipelines;
+mod recorded;
 mod redis;
 mod running;
 mod shards;
