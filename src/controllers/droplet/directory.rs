@@ -276,19 +276,12 @@ impl Directory {
         };
         if let Some(cache) = written {
             self.show();
-            self.keep(cache);
+            // Beside whoever waits.
+            if let Some(file) = &self.file {
+                file.keep(cache);
+            }
         }
         result
-    }
-
-    /// On the disk, beside whoever waits.
-    fn keep(&self, cache: Cache) {
-        let Some(file) = self.file.clone() else { return };
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = file.write(&cache) {
-                warn!(%error, "the list of droplets cannot be kept on disk");
-            }
-        });
     }
 
     /// What files and people say.
