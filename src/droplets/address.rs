@@ -72,10 +72,24 @@ fn check(path: &str) -> Result<(), Misled> {
 /// and the metadata addresses elsewhere.
 pub fn is_refused(address: IpAddr) -> bool {
     const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
-    match address.to_canonical() {
+    const METADATA_V4: [Ipv4Addr; 3] =
+        [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+    match embedded(address) {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.is_multicast() || METADATA_V4.contains(&v4),
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6 == METADATA_V6,
+    }
+}
+
+/// The IPv4 address that an IPv6 one stands for (mapped, or translated by NAT64: RFC 6052), else the address itself.
+fn embedded(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                IpAddr::V4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+            }
+            _ => v6.to_canonical(),
+        },
+        IpAddr::V4(_) => address,
     }
 }
 
@@ -138,10 +152,13 @@ mod tests {
     #[case("::ffff:169.254.169.254", true)]
     #[case("fe80::1", true)]
     #[case("fd00:ec2::254", true)]
+    #[case("64:ff9b::a9fe:a9fe", true)]
     #[case("100.100.100.200", true)]
+    #[case("192.0.0.192", true)]
     #[case("127.0.0.1", false)]
     #[case("10.0.0.1", false)]
     #[case("::1", false)]
+    #[case("64:ff9b::a00:1", false)]
     fn surroundings_are_refused(#[case] address: &str, #[case] refused: bool) {
         assert_eq!(is_refused(address.parse().expect("an address")), refused);
     }

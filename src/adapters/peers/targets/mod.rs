@@ -1,14 +1,17 @@
 //! Requests to droplets and to their registry: one attempt a call, over kept connections, with every byte of the answer up to a bound.
 //!
 //! Nobody is sent to the addresses of [`is_refused`], whether a URL names one or a name leads to it: what is looked up is what is
-//! connected to, so a name cannot change in between. The registry's own host is excepted; who runs it there means it.
+//! connected to, so a name cannot change in between. The registry's own host is excepted; who runs it there means it. A redirect
+//! of the registry's counts as a URL like any other.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Bytes, http::HeaderMap};
+use futures::{FutureExt, future::BoxFuture};
 use reqwest::{
     Method, Url,
     dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
 };
 
 use crate::{
@@ -20,6 +23,8 @@ use crate::{
 const IDLE_CONNECTIONS: usize = 32;
 /// Servers close idle connections after a while; ours go before most of them do.
 const IDLE: Duration = Duration::from_secs(30);
+/// Of the registry, for one request.
+const MOST_REDIRECTS: usize = 5;
 
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -53,6 +58,21 @@ pub enum Fault {
     Hopeless(String),
 }
 
+/// Which addresses a name has: the system's answer, or a test's.
+pub trait Lookup: Send + Sync + 'static {
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+}
+
+/// The system's resolver.
+pub struct SystemLookup;
+
+impl Lookup for SystemLookup {
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let name = name.to_owned();
+        async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }.boxed()
+    }
+}
+
 /// Whoever can be asked. Clones share the connections.
 #[derive(Clone)]
 pub struct Targets {
@@ -65,38 +85,56 @@ pub struct Targets {
 impl Targets {
     /// `trusted` is the registry's host. Fails only when the host cannot give a TLS client.
     pub fn new(trusted: &str) -> Result<Self, reqwest::Error> {
+        Self::resolving(trusted, Arc::new(SystemLookup))
+    }
+
+    /// As [`new`](Self::new), with names that mean what `lookup` says.
+    pub fn resolving(trusted: &str, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
         rustls::crypto::ring::default_provider().install_default().ok();
         let trusted: Arc<str> = trusted.into();
         let client = |redirects| {
             reqwest::Client::builder()
                 .redirect(redirects)
                 .no_proxy()
-                .dns_resolver(Arc::new(Careful { trusted: trusted.clone() }))
+                .dns_resolver(Arc::new(Careful { trusted: trusted.clone(), lookup: lookup.clone() }))
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 .pool_idle_timeout(IDLE)
                 .tcp_nodelay(true)
                 .user_agent("gaia-droplets")
                 .build()
         };
-        let follow = reqwest::redirect::Policy::limited(5);
-        Ok(Self {
-            client: client(reqwest::redirect::Policy::none())?,
-            following: client(follow)?,
-            trusted: trusted.clone(),
-        })
+        let follow = {
+            let trusted = trusted.clone();
+            Policy::custom(move |attempt| {
+                if attempt.previous().len() > MOST_REDIRECTS {
+                    return attempt.error(format!("more than {MOST_REDIRECTS} redirects"));
+                }
+                match fine(attempt.url(), &trusted) {
+                    Ok(()) => attempt.follow(),
+                    Err(why) => attempt.error(why),
+                }
+            })
+        };
+        Ok(Self { client: client(Policy::none())?, following: client(follow)?, trusted: trusted.clone() })
     }
 
     /// Redirects are answers.
     pub async fn send(&self, request: Request) -> Result<Response, Fault> {
-        if literal(&request.url).is_some_and(is_refused) && request.url.host_str() != Some(&self.trusted) {
-            return Err(Fault::Hopeless(format!("{}: this address is not for droplets", authority(&request.url))));
-        }
+        fine(&request.url, &self.trusted).map_err(Fault::Hopeless)?;
         attempt(&self.client, request).await
     }
 
     /// As [`send`](Self::send), to the registry: redirects are followed.
     pub async fn ask_registry(&self, request: Request) -> Result<Response, Fault> {
         attempt(&self.following, request).await
+    }
+}
+
+/// Whether anybody may be sent to the host that a URL names. Names are looked at when they are looked up.
+fn fine(url: &Url, trusted: &str) -> Result<(), String> {
+    match literal(url).is_some_and(is_refused) && url.host_str() != Some(trusted) {
+        true => Err(format!("{}: this address is not for droplets", authority(url))),
+        false => Ok(()),
     }
 }
 
@@ -146,18 +184,19 @@ fn authority(url: &Url) -> String {
     }
 }
 
-/// The system's resolver, without the addresses nobody is sent to.
+/// A resolver without the addresses nobody is sent to.
 struct Careful {
     trusted: Arc<str>,
+    lookup: Arc<dyn Lookup>,
 }
 
 impl Resolve for Careful {
     fn resolve(&self, name: Name) -> Resolving {
         let trusted = name.as_str() == &*self.trusted;
+        let found = self.lookup.lookup(name.as_str());
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let fine: Vec<SocketAddr> =
-                found.into_iter().filter(|address| trusted || !is_refused(address.ip())).collect();
+                found.await?.into_iter().filter(|address| trusted || !is_refused(address.ip())).collect();
             if fine.is_empty() {
                 return Err(format!("{} leads to no address that droplets may have", name.as_str()).into());
             }
@@ -165,3 +204,6 @@ impl Resolve for Careful {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
