@@ -62,18 +62,16 @@ async fn many_at_once_ask_the_registry_once() {
         [Says::Nothing(go_on.clone()), Says::Json(200, json!([listed("TGT", &world.target.url())]))],
     );
     let before = world.registry.asked("GET /droplets").len();
-    let mut waiting = Vec::new();
-    for _ in 0..20 {
-        let directory = world.routing.directory.clone();
-        waiting.push(tokio::spawn(async move { directory.sync().await }));
-    }
+    // In one task, so that all of them have begun before anybody is answered.
+    let directory = world.routing.directory.clone();
+    let waiting = tokio::spawn(async move { futures::future::join_all((0..20).map(|_| directory.sync())).await });
     eventually("it is being asked", DEADLINE, async || {
         (world.registry.asked("GET /droplets").len() > before).then_some(())
     })
     .await;
     go_on.notify_one();
-    for one in waiting {
-        assert!(one.await.expect("no panic").is_err(), "that answer was no list, for everybody");
+    for one in waiting.await.expect("no panic") {
+        assert!(one.is_err(), "that answer was no list, for everybody");
     }
     assert_eq!(world.registry.asked("GET /droplets").len(), before + 1);
 }
