@@ -5,6 +5,7 @@ pub mod address;
 pub mod body;
 pub mod breaker;
 pub mod cache;
+pub mod idempotency;
 pub mod listing;
 pub mod names;
 pub mod record;

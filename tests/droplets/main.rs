@@ -9,6 +9,7 @@ mod support;
 
 mod errors;
 mod fuzz;
+mod idempotency;
 mod limits;
 mod process;
 mod registry;

@@ -5,7 +5,10 @@ use std::{io, path::Path, sync::Arc};
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::droplets::record::Record;
+use crate::droplets::{
+    idempotency::{Fingerprint, Made, Once},
+    record::Record,
+};
 
 /// Calls of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
@@ -15,12 +18,15 @@ const SCHEMA: &str = "
     PRAGMA synchronous = FULL;
     CREATE TABLE IF NOT EXISTS calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS queued (id TEXT PRIMARY KEY, call TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS results (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, scope BLOB NOT NULL UNIQUE, payload BLOB NOT NULL, made TEXT NOT NULL);
 ";
 
 pub enum Write {
     /// An ended call; it is no longer queued.
     Record {
         record: Arc<Record>,
+        result: Option<Box<KeyedResult>>,
         done: Option<oneshot::Sender<bool>>,
     },
     Queued {
@@ -34,8 +40,17 @@ pub enum Write {
     },
 }
 
+/// What came of a call under a key, and which keys are free for it.
+pub struct KeyedResult {
+    pub once: Once,
+    pub made: Made,
+    pub free: Vec<Fingerprint>,
+}
+
 pub struct Left {
     pub connection: Connection,
+    /// The oldest first.
+    pub results: Vec<(Once, Made)>,
     /// The oldest first.
     pub records: Vec<Record>,
     pub queued: Vec<String>,
@@ -79,7 +94,25 @@ fn read(file: &Path, most: usize) -> rusqlite::Result<Left> {
     let mut statement = connection.prepare("SELECT call FROM queued")?;
     let queued = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     drop(statement);
-    Ok(Left { connection, records, queued })
+    let mut statement = connection.prepare("SELECT scope, payload, made FROM results ORDER BY seq")?;
+    let rows = statement
+        .query_map([], |row| Ok((Once { scope: row.get(0)?, payload: row.get(1)? }, row.get::<_, String>(2)?)))?;
+    let mut results = Vec::new();
+    for row in rows {
+        let (once, text) = row?;
+        match serde_json::from_str::<Made>(&text) {
+            Ok(made) => results.push((once, made)),
+            Err(error) => tracing::warn!(%error, "the result of a call under a key cannot be read"),
+        }
+    }
+    drop(statement);
+    Ok(Left { connection, results, records, queued })
+}
+
+/// Results of these keys are no longer wanted.
+pub fn forget(connection: &Connection, keys: &[Fingerprint]) -> rusqlite::Result<()> {
+    let mut delete = connection.prepare_cached("DELETE FROM results WHERE scope = ?1")?;
+    keys.iter().try_for_each(|key| delete.execute([key]).map(|_| ()))
 }
 
 /// Until nobody can send any more.
@@ -110,10 +143,17 @@ fn write(connection: &mut Connection, batch: &[Write], most: usize) -> Result<()
     let transaction = connection.transaction()?;
     for write in batch {
         match write {
-            Write::Record { record, .. } => {
+            Write::Record { record, result, .. } => {
                 let text = serde_json::to_string(&**record)?;
                 transaction.prepare_cached("INSERT INTO calls (record) VALUES (?1)")?.execute([text])?;
                 transaction.prepare_cached("DELETE FROM queued WHERE id = ?1")?.execute([&record.id])?;
+                if let Some(result) = result {
+                    let KeyedResult { once, made, free } = &**result;
+                    let insert = "INSERT OR REPLACE INTO results (scope, payload, made) VALUES (?1, ?2, ?3)";
+                    let made = serde_json::to_string(made)?;
+                    transaction.prepare_cached(insert)?.execute(params![once.scope, once.payload, made])?;
+                    forget(&transaction, free)?;
+                }
             }
             Write::Queued { id, text, .. } => {
                 let mut insert =

@@ -1,4 +1,5 @@
-//! Routed calls, the latest so many of them: in memory for those who ask, in SQLite for the next process.
+//! Routed calls, the latest so many of them: in memory for those who ask, in SQLite for the next process. Beside them the results
+//! of calls under a key, for who comes again with it.
 //!
 //! A thread writes what has come in the meantime as one transaction, so that callers share a sync; who wants to can wait for it.
 //! When the disk falls behind by more than [`MOST_BEHIND`] calls, further ones are not written, and that is counted.
@@ -14,8 +15,11 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::droplets::record::{Filter, Record};
-use disk::Write;
+use crate::droplets::{
+    idempotency::{Before, Made, Once, Results},
+    record::{Filter, Record},
+};
+use disk::{KeyedResult, Write};
 use memory::Memory;
 
 /// Calls that wait for the disk.
@@ -25,6 +29,7 @@ const MOST_BEHIND: usize = 10_000;
 #[derive(Clone)]
 pub struct Calls {
     memory: Arc<Mutex<Memory>>,
+    results: Arc<Mutex<Results>>,
     /// None: only in memory.
     disk: Option<mpsc::Sender<Write>>,
 }
@@ -40,7 +45,7 @@ pub struct Page {
 impl Calls {
     /// Keeps `most` calls, in memory only.
     pub fn in_memory(most: usize) -> Self {
-        Self { memory: Arc::new(Mutex::new(Memory::new(most))), disk: None }
+        Self { memory: Arc::new(Mutex::new(Memory::new(most))), results: Arc::default(), disk: None }
     }
 
     /// With what a process before has left in this file. One that cannot be read is put aside. The second value holds calls that
@@ -51,23 +56,34 @@ impl Calls {
         for record in left.records {
             memory.put(Arc::new(record));
         }
+        let mut results = Results::default();
+        for (once, made) in left.results {
+            let free = results.put(&once, made);
+            disk::forget(&left.connection, &free).map_err(io::Error::other)?;
+        }
         let (sender, inbox) = mpsc::channel(MOST_BEHIND);
         std::thread::Builder::new()
             .name("droplet-history".to_owned())
             .spawn(move || disk::run(left.connection, inbox, most))?;
-        Ok((Self { memory: Arc::new(Mutex::new(memory)), disk: Some(sender) }, left.queued))
+        let (memory, results) = (Arc::new(Mutex::new(memory)), Arc::new(Mutex::new(results)));
+        Ok((Self { memory, results, disk: Some(sender) }, left.queued))
     }
 
-    /// Keeps an ended call in place of what was known of it. `durable`: ready when it is on the disk.
-    pub async fn put(&self, record: Arc<Record>, durable: bool) {
+    /// Keeps an ended call in place of what was known of it; `made` is for who comes again with its key. `durable`: ready when it
+    /// is on the disk.
+    pub async fn put(&self, record: Arc<Record>, made: Option<(Once, Made)>, durable: bool) {
         self.memory().put(record.clone());
+        let result = made.map(|(once, made)| {
+            let free = self.results().put(&once, made.clone());
+            Box::new(KeyedResult { once, made, free })
+        });
         let Some(disk) = &self.disk else { return };
         if durable {
             let (done, wait) = oneshot::channel();
-            if disk.send(Write::Record { record, done: Some(done) }).await.is_ok() {
+            if disk.send(Write::Record { record, result, done: Some(done) }).await.is_ok() {
                 wait.await.ok();
             }
-        } else if disk.try_send(Write::Record { record, done: None }).is_err() {
+        } else if disk.try_send(Write::Record { record, result, done: None }).is_err() {
             tracing::warn!("a call is missing from the history on disk: the disk is too slow");
         }
     }
@@ -100,6 +116,11 @@ impl Calls {
         self.memory().put(record);
     }
 
+    /// What came of a call under this key. `now` in Unix seconds.
+    pub fn made(&self, once: &Once, now: f64) -> Before {
+        self.results().find(once, now)
+    }
+
     pub fn get(&self, id: &str) -> Option<Arc<Record>> {
         self.memory().get(id)
     }
@@ -114,6 +135,10 @@ impl Calls {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn results(&self) -> MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

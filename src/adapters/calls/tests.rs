@@ -37,7 +37,7 @@ async fn keeps_so_many_and_finds_them_newest_first() {
         (5, "b", Verdict::Success),
         (4, "A", Verdict::Success),
     ] {
-        calls.put(record(n, droplet, status), false).await;
+        calls.put(record(n, droplet, status), None, false).await;
         assert!(calls.len() <= 4, "bounded at every insert");
     }
     assert_eq!(ids(&calls, None, None, 2), (vec!["id5".into(), "id4".into()], 4));
@@ -52,7 +52,7 @@ async fn a_call_that_ends_takes_the_place_of_the_queued_one() {
     let calls = Calls::in_memory(4);
     assert!(calls.queue(record(1, "a", Verdict::Queued), String::new()).await);
     assert_eq!(ids(&calls, Some("queued"), None, 9).1, 1);
-    calls.put(record(1, "a", Verdict::Success), false).await;
+    calls.put(record(1, "a", Verdict::Success), None, false).await;
     assert_eq!((ids(&calls, Some("queued"), None, 9).1, calls.len()), (0, 1));
 }
 
@@ -63,11 +63,11 @@ async fn the_next_process_has_it() {
     let (calls, queued) = Calls::open(&file, 3).expect("a new history");
     assert!(queued.is_empty());
     for n in 1..=5 {
-        calls.put(record(n, "a", Verdict::Success), n == 5).await;
+        calls.put(record(n, "a", Verdict::Success), None, n == 5).await;
     }
     assert!(calls.queue(record(6, "a", Verdict::Queued), "later".to_owned()).await);
     assert!(calls.queue(record(7, "a", Verdict::Queued), "done".to_owned()).await);
-    calls.put(record(7, "a", Verdict::Error), true).await;
+    calls.put(record(7, "a", Verdict::Error), None, true).await;
     drop(calls);
     let (calls, queued) = Calls::open(&file, 3).expect("the same history");
     assert_eq!(queued, ["later"]);
@@ -82,7 +82,7 @@ async fn what_was_put_is_there_after_a_flush() {
     let file = directory.path().join("calls.db");
     let (calls, _) = Calls::open(&file, 100).expect("a new history");
     for n in 1..=50 {
-        calls.put(record(n, "a", Verdict::Success), false).await;
+        calls.put(record(n, "a", Verdict::Success), None, false).await;
     }
     calls.flush().await;
     // The first one still has the file, as a process that ends has.
@@ -96,7 +96,7 @@ async fn a_file_that_is_no_history_is_put_aside() {
     std::fs::write(&file, "this is not SQLite, whatever its name says; and it is long enough to be read as a header")
         .expect("written");
     let (calls, _) = Calls::open(&file, 3).expect("begun anew");
-    calls.put(record(1, "a", Verdict::Success), true).await;
+    calls.put(record(1, "a", Verdict::Success), None, true).await;
     assert!(directory.path().join("calls.damaged").exists());
     drop(calls);
     assert_eq!(Calls::open(&file, 3).expect("the new one").0.len(), 1);

@@ -6,6 +6,7 @@
 //! | [`objects`] | which `Droplet` objects mirror the registry (pure) |
 //! | [`probing`] | who answers, and what a status says |
 //! | [`routing`], [`gate`] | one call: attempts, waits, limits, circuit, hold |
+//! | [`idempotency`] | calls that are made once, whoever comes again |
 //! | [`later`] | calls whose callers do not wait |
 //! | [`figures`] | what is counted for Prometheus |
 //!
@@ -14,6 +15,7 @@
 pub mod directory;
 pub mod figures;
 pub mod gate;
+pub mod idempotency;
 pub mod later;
 pub mod objects;
 pub mod probing;

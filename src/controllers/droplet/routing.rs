@@ -4,7 +4,7 @@
 //! 2. Held there while the droplet's workload changes hands (`hold`): who is held counts, so that not everybody can be.
 //! 3. The circuit.
 //! 4. Attempts as [`Plan`] says.
-//! 5. The record into the history and the figures.
+//! 5. The record into the history and the figures; what came of a call under a key ([`idempotency`]) beside it.
 //!
 //! Guarantee: what ended is recorded before its caller is answered, whatever the caller does meanwhile.
 
@@ -27,6 +27,7 @@ use super::{
     directory::{Directory, Known},
     figures::Figures,
     gate::{Gate, Refused},
+    idempotency::{Claim, Claims},
 };
 use crate::{
     adapters::{
@@ -37,6 +38,7 @@ use crate::{
     droplets::{
         address::{Destination, Misled, join},
         body,
+        idempotency::Made,
         record::{self, Record, UdcError},
         retry::{Ended, Next, Plan, Verdict, message},
         tally::Tally,
@@ -94,6 +96,8 @@ pub struct Routing {
     pub reachable: Mutex<HashMap<String, bool>>,
     /// Calls that nobody waits for.
     pub queue: super::later::Queue,
+    /// Calls under a key that are under way.
+    pub claims: Claims,
     gates: Mutex<HashMap<String, Arc<Gate>>>,
 }
 
@@ -105,17 +109,20 @@ impl Routing {
         clock: Arc<dyn Clock>,
         queued: Vec<String>,
     ) -> Self {
+        let claims = Claims::default();
+        let queue = super::later::Queue::new(queued, &claims, &calls, seconds(clock.now()));
         Self {
             directory: Arc::new(directory),
             targets,
             calls,
             started_at: clock.now(),
             clock,
+            claims,
+            queue,
             figures: Figures::default(),
             tally: Mutex::default(),
             held: watch::Sender::new(Vec::new()),
             reachable: Mutex::default(),
-            queue: super::later::Queue::new(queued),
             gates: Mutex::default(),
         }
     }
@@ -147,8 +154,8 @@ impl Routing {
         gate.clone()
     }
 
-    /// Runs a call to its end.
-    pub async fn route(&self, known: &Known, call: Call) -> Result<Reply, Unrouted> {
+    /// Runs a call to its end. `claim` is the one on its key, where it is to be made once.
+    pub async fn route(&self, known: &Known, call: Call, claim: Option<&Claim>) -> Result<Reply, Unrouted> {
         let destination = join(&known.entry.endpoint, &call.path)?;
         let gate = self.gate(known);
         let timeout = self.timeout(known);
@@ -160,7 +167,9 @@ impl Routing {
         let (begun, created_at) = (Instant::now(), self.clock.now());
         let tried = self.attempts(known, &call, &destination).await;
         gate.ended(tried.well(), &known.limits, self.clock.now());
-        Ok(self.recorded(call, destination, tried, begun.elapsed(), created_at, timeout).await)
+        let reply = self.recorded(call, destination, tried, begun.elapsed(), created_at, timeout);
+        self.keep(&reply, claim, self.directory.settings.durable_history).await;
+        Ok(reply)
     }
 
     fn timeout(&self, known: &Known) -> Duration {
@@ -207,7 +216,7 @@ impl Routing {
         }
     }
 
-    async fn recorded(
+    fn recorded(
         &self,
         call: Call,
         destination: Destination,
@@ -243,15 +252,18 @@ impl Routing {
                 "a call to a droplet came to nothing"
             );
         }
-        let record = Arc::new(record);
         self.tally().count(&record);
         self.figures.count(&record, took);
-        self.calls.put(record.clone(), self.directory.settings.durable_history).await;
-        Reply { record, body }
+        Reply { record: Arc::new(record), body }
+    }
+
+    async fn keep(&self, reply: &Reply, claim: Option<&Claim>, durable: bool) {
+        let made = claim.map(|claim| (claim.once, Made::new(reply.record.clone(), reply.body.as_deref())));
+        self.calls.put(reply.record.clone(), made, durable).await;
     }
 
     /// Keeps what came of a call that was taken and could not be sent.
-    pub async fn give_up(&self, queued: &Record, why: &str) {
+    pub async fn give_up(&self, queued: &Record, why: &str, claim: Option<&Claim>) {
         let record = Record {
             status: Verdict::Error,
             completed_at: Some(seconds(self.clock.now())),
@@ -259,7 +271,7 @@ impl Routing {
             error: Some(UdcError::new("INVALID_REQUEST", "Failed to execute task", serde_json::json!({"error": why}))),
             ..queued.clone()
         };
-        self.calls.put(Arc::new(record), true).await;
+        self.keep(&Reply { record: Arc::new(record), body: None }, claim, true).await;
     }
 
     /// Ready at once unless the droplet's workload is changing hands.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Bytes,
     extract::Request,
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, StatusCode, Uri, header},
     response::Response,
 };
 use reqwest::{Method, Url};
@@ -16,12 +16,16 @@ use uuid::Uuid;
 use super::{Answer, Droplets, Refusal, body, reply::json as answer_json, reply::ok, reply::with_header, udc};
 use crate::{
     controllers::droplet::{
+        gate::Refused,
+        idempotency::{Claim, Turn},
         later::{self, Promised},
-        routing::{self, Call, Reply, Unrouted},
+        routing::{self, Call, Unrouted},
     },
     droplets::{
         address::join,
+        idempotency::{Made, Once},
         record::{Filter, Record, UdcError},
+        retry::Verdict,
     },
 };
 
@@ -29,6 +33,9 @@ const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "PATCH"];
 /// A caller that says `1` takes its call with it when it leaves; else the call goes on and is recorded.
 const CANCEL: &str = "x-cancel-on-disconnect";
 const CALLBACK: &str = "x-callback-url";
+const KEY: &str = "idempotency-key";
+/// Says that an answer is one that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What a client is answered with.
 #[derive(Serialize)]
@@ -55,27 +62,37 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
     fields.texts("meta");
     let asked = fields.judged(Asked { name, method, path, payload })?;
     let routing = &droplets.routing;
+    let promising = prefers_async(&parts.headers);
+    let claim = match once(&parts.headers, &asked)? {
+        None => None,
+        Some(once) => {
+            let now = routing::seconds(routing.clock.now());
+            match routing.claims.wait(&routing.calls, once, now, promising).await {
+                Turn::Mine(claim) => Some(claim),
+                other => return told_again(&asked.name, other, promising),
+            }
+        }
+    };
     let known = match routing.directory.find(&asked.name).await {
         Ok(known) => known,
         Err(available) => return Err(not_found(&asked.name, &available)),
     };
-    if prefers_async(&parts.headers) {
+    if promising {
         let destination = join(&known.entry.endpoint, &asked.path).map_err(|error| failed(&error.to_string()))?;
-        return promise(droplets, asked, &parts.headers, destination.shown).await;
+        return promise(droplets, asked, &parts.headers, destination.shown, claim).await;
     }
-    let id = Uuid::new_v4().to_string();
     let call = Call {
-        id,
+        id: Uuid::new_v4().to_string(),
         droplet: asked.name.as_str().into(),
         method: asked.method.parse().unwrap_or(Method::GET),
         path: asked.path,
         payload: asked.payload.map(|payload| Bytes::from(String::from(Box::<str>::from(payload)))),
         request_id: parts.headers.get("x-request-id").cloned(),
-        idempotency_key: parts.headers.get("idempotency-key").cloned(),
+        idempotency_key: parts.headers.get(KEY).cloned(),
     };
     let work = {
         let routing = routing.clone();
-        async move { routing.route(&known, call).await }
+        async move { routing.route(&known, call, claim.as_ref()).await }
     };
     let ended = match parts.headers.get(CANCEL).is_some_and(|value| value == "1" || value == "true") {
         true => work.await,
@@ -83,7 +100,7 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
         false => tokio::spawn(work).await.map_err(|_| Refusal::failed("Internal Server Error"))?,
     };
     match ended {
-        Ok(reply) => ok(&routed(&reply)),
+        Ok(reply) => ok(&routed(&reply.record, reply.body.as_deref())),
         Err(Unrouted::Misled(error)) => Err(failed(&error.to_string())),
         Err(Unrouted::Refused(refused)) => Ok(unavailable(&asked.name, &refused)),
     }
@@ -96,14 +113,61 @@ struct Asked {
     payload: Option<Box<RawValue>>,
 }
 
-fn routed(reply: &Reply) -> Routed<'_> {
-    let record = &reply.record;
+/// What the key of a request stands for; nothing without one.
+fn once(headers: &HeaderMap, asked: &Asked) -> Result<Option<Once>, Refusal> {
+    let Some(key) = headers.get(KEY) else { return Ok(None) };
+    match key.to_str().map(str::trim) {
+        Ok(key) if !key.is_empty() => {
+            let payload = asked.payload.as_deref().map(RawValue::get);
+            Ok(Some(Once::new(key, &asked.name, asked.method, &asked.path, payload)))
+        }
+        _ => Err(bad_key("string_pattern_mismatch", "Input should be at least 1 visible ASCII character")),
+    }
+}
+
+fn bad_key(kind: &str, msg: &str) -> Refusal {
+    Refusal::invalid(vec![json!({"type": kind, "loc": ["header", KEY], "msg": msg, "input": null})])
+}
+
+/// The answer where somebody has come with this key before.
+fn told_again(name: &str, turn: Turn, promising: bool) -> Answer {
+    let promised = |id: &str, status: &str, url: &str| with_header(accepted(id, status, url), REPLAYED, "true");
+    match turn {
+        Turn::Mine(_) => Err(Refusal::failed("Internal Server Error")),
+        Turn::Made(Made { record, .. }) if promising => {
+            Ok(promised(&record.id, record.status.as_str(), &record.target_url))
+        }
+        Turn::Made(made) => {
+            let response = answer_json(StatusCode::OK, &routed(&made.record, made.body()));
+            Ok(with_header(response, REPLAYED, "true"))
+        }
+        Turn::Promised { id, target_url } => Ok(promised(&id, Verdict::Queued.as_str(), &target_url)),
+        Turn::OtherPayload => {
+            let msg = "This key was used with another payload for this droplet, method and path; use a new key for a new call";
+            Err(bad_key("idempotency_key_reused", msg))
+        }
+        Turn::StillUnderWay => {
+            let why = "the call under this key is still under way".to_owned();
+            Ok(unavailable(name, &Refused { why, retry_after: std::time::Duration::from_secs(5) }))
+        }
+    }
+}
+
+/// 202 for a promised call.
+fn accepted(id: &str, status: &str, target_url: &str) -> Response {
+    let told = json!({"task_id": id, "status": status, "target_url": target_url});
+    let response = answer_json(StatusCode::ACCEPTED, &told);
+    let response = with_header(response, header::LOCATION, &format!("/orchestrator/tasks/{id}"));
+    with_header(response, HeaderName::from_static("preference-applied"), "respond-async")
+}
+
+fn routed<'a>(record: &'a Record, body: Option<&'a RawValue>) -> Routed<'a> {
     Routed {
         task_id: &record.id,
         status: record.status.as_str(),
         target_url: &record.target_url,
         response_status: record.response_status,
-        response_body: reply.body.as_deref(),
+        response_body: body,
         retry_count: record.retry_count,
         duration_ms: record.duration_ms.unwrap_or_default(),
         error: record.error.as_ref(),
@@ -122,7 +186,7 @@ fn failed(why: &str) -> Refusal {
 }
 
 /// Not now: nothing was sent, and it may be tried again.
-fn unavailable(name: &str, refused: &crate::controllers::droplet::gate::Refused) -> Response {
+fn unavailable(name: &str, refused: &Refused) -> Response {
     use axum::response::IntoResponse;
     // Whole seconds, and none too few.
     let seconds = refused.retry_after.as_millis().div_ceil(1000).max(1);
@@ -141,7 +205,13 @@ fn prefers_async(headers: &HeaderMap) -> bool {
 }
 
 /// 202 once the call is on the disk.
-async fn promise(droplets: &Droplets, asked: Asked, headers: &HeaderMap, target_url: String) -> Answer {
+async fn promise(
+    droplets: &Droplets,
+    asked: Asked,
+    headers: &HeaderMap,
+    target_url: String,
+    claim: Option<Claim>,
+) -> Answer {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let callback_url = header(CALLBACK);
     let usable =
@@ -156,22 +226,20 @@ async fn promise(droplets: &Droplets, asked: Asked, headers: &HeaderMap, target_
         method: asked.method.to_owned(),
         path: asked.path,
         payload: asked.payload,
-        idempotency_key: header("idempotency-key"),
+        idempotency_key: header(KEY).map(|key| key.trim().to_owned()),
         request_id: header("x-request-id"),
+        target_url,
         callback_url,
         created_at: routing::seconds(droplets.routing.clock.now()),
     };
-    let Some(record) = later::promise(&droplets.routing, promised, target_url).await else {
-        let refused = crate::controllers::droplet::gate::Refused {
+    let Some(record) = later::promise(&droplets.routing, promised, claim).await else {
+        let refused = Refused {
             why: "no more calls can be kept for later".to_owned(),
             retry_after: std::time::Duration::from_secs(5),
         };
         return Ok(unavailable(&name, &refused));
     };
-    let location = format!("/orchestrator/tasks/{}", record.id);
-    let told = json!({"task_id": record.id, "status": record.status.as_str(), "target_url": record.target_url});
-    let response = with_header(answer_json(StatusCode::ACCEPTED, &told), header::LOCATION, &location);
-    Ok(with_header(response, header::HeaderName::from_static("preference-applied"), "respond-async"))
+    Ok(accepted(&record.id, record.status.as_str(), &record.target_url))
 }
 
 #[derive(Serialize)]
