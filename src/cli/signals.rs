@@ -8,6 +8,11 @@ use super::CliError;
 /// Ready when the first of the two signals arrives. From then on a second one ends the process on the spot, which costs
 /// nothing: what was acknowledged is durable.
 pub fn first() -> Result<impl Future<Output = ()>, CliError> {
+    first_and_then(|| ())
+}
+
+/// As [`first`]; `last` is done before a second signal ends the process.
+pub fn first_and_then(last: impl FnOnce() + Send + 'static) -> Result<impl Future<Output = ()>, CliError> {
     let listen = |kind| signal(kind).map_err(CliError::file("cannot listen to signals"));
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
@@ -18,6 +23,7 @@ pub fn first() -> Result<impl Future<Output = ()>, CliError> {
         tokio::spawn(async move {
             let name = next(&mut interrupt, &mut terminate).await;
             warn!(signal = name, "asked again: ending at once");
+            last();
             std::process::exit(130);
         });
     })

@@ -10,7 +10,9 @@ use crate::{
     telemetry::{self, LogFormat, LogSettings},
     worker::{
         Settings, agent,
-        executors::{Executor, echo::Echo},
+        executors::{Executor, command::Programs, echo::Echo},
+        home,
+        processes::Tree,
     },
 };
 
@@ -29,16 +31,20 @@ pub struct WorkerArgs {
     /// Words that are shown with the worker
     #[arg(long, value_name = "TAG", value_delimiter = ',', env = "WORKER_TAGS")]
     tags: Vec<String>,
-    /// Which tasks it runs, by their spec.taskType. `command` and `container` let whoever may submit tasks run anything here
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["echo"])]
+    /// Which tasks it runs, by their spec.taskType
+    #[arg(long, alias = "executor", value_enum, value_delimiter = ',', default_values = ["echo"])]
     executors: Vec<Kind>,
+    /// Variables of this environment that programs of `command` get, beside PATH, HOME, LANG and the like
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    command_env: Vec<String>,
     /// Seconds between heartbeats
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), env = "HEARTBEAT_INTERVAL_SEC")]
     heartbeat: u64,
     /// Seconds that a running task has when the worker is asked to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     grace: u64,
-    /// Where tasks have their directories while they run [default: gaia-worker-<id> in the directory for temporary files]
+    /// Where tasks have their directories while they run: this worker's alone [default: gaia/workers/<id> below
+    /// $XDG_STATE_HOME, else below ~/.local/state]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// How log lines look
@@ -51,7 +57,11 @@ pub struct WorkerArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
+    /// Gives back the items of spec.data
     Echo,
+    /// Runs the program in spec.command, as the user of this worker: whoever may submit tasks may do here what that user may.
+    /// So it must be asked for
+    Command,
 }
 
 impl WorkerArgs {
@@ -62,10 +72,15 @@ impl WorkerArgs {
             None => self.server.token.clone(),
         };
         let id = self.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(host_name);
-        let directory = self.directory.clone().unwrap_or_else(|| Settings::usual_directory(&id));
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let directory = self.directory.clone().or_else(|| home::usual(&id, variable));
+        let directory = directory.ok_or_else(|| {
+            CliError::Usage("--directory is needed, for neither XDG_STATE_HOME nor HOME names a directory".to_owned())
+        })?;
         let executor = |kind: &Kind| -> Arc<dyn Executor> {
             match kind {
                 Kind::Echo => Arc::new(Echo),
+                Kind::Command => Arc::new(Programs { passed: self.command_env.clone() }),
             }
         };
         Ok(Settings {
@@ -94,7 +109,10 @@ pub fn run(args: &WorkerArgs, out: &mut dyn Write) -> Outcome {
     writeln!(out, "gaia worker {} works for {}", settings.id, settings.server)?;
     out.flush()?;
     super::serve::run_to_its_end(async {
-        let stop = super::signals::first()?;
+        // Programs of tasks are in process groups of their own: nobody else would end them.
+        let directory = settings.directory.clone();
+        let last = move || Tree::below(&std::fs::canonicalize(&directory).unwrap_or(directory)).kill();
+        let stop = super::signals::first_and_then(last)?;
         match agent::run(settings, stop).await {
             Ok(()) => Ok(0),
             Err(error) => Err(error.into()),

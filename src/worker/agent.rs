@@ -22,6 +22,7 @@ use super::{
     delivery::{Delivery, Undelivered},
     executors::{Failure, Job},
     hardware,
+    home::Home,
     link::{self, Heard, Say},
     logs::LogBuffer,
     message::{Command, Ended, Order, Speaker},
@@ -46,6 +47,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 struct Agent {
     settings: Arc<Settings>,
+    home: Arc<Home>,
     speaker: Speaker,
     started_at: String,
     hardware: Value,
@@ -90,11 +92,10 @@ fn now() -> String {
 /// Works until `stop` is ready and what was begun has ended.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), WorkerError> {
     let settings = Arc::new(settings);
-    let directory = settings.directory.clone();
-    let made = tokio::fs::create_dir_all(&directory).await;
-    made.map_err(|source| WorkerError::Directory { path: directory, source })?;
+    let home = Arc::new(Home::open(&settings.directory)?);
+    home.clear().await;
     for executor in &settings.executors {
-        executor.clear_away().await;
+        executor.clear_away(&home).await;
     }
     let (say, said) = mpsc::channel(MOST_SAID);
     let (heard_tx, heard) = mpsc::channel(MOST_WAITING);
@@ -115,6 +116,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         finished,
         draining: None,
         settings: settings.clone(),
+        home,
     };
     // Ends when the agent does, after what it said last.
     let link = tokio::spawn(link::run(settings, heard_tx, said));
@@ -271,8 +273,13 @@ impl Agent {
         let started_at = now();
         self.say(self.speaker.running(&started_at, &order));
         self.say(self.speaker.started(&started_at, &order));
-        let attempt =
-            attempt(self.settings.clone(), self.delivery.clone(), self.logs.clone(), order.clone(), cancel.clone());
+        let means = Means {
+            settings: self.settings.clone(),
+            home: self.home.clone(),
+            delivery: self.delivery.clone(),
+            logs: self.logs.clone(),
+        };
+        let attempt = attempt(means, order.clone(), cancel.clone());
         let finished = self.finished.clone();
         tokio::spawn(async move {
             let end = AssertUnwindSafe(attempt).catch_unwind().await;
@@ -339,20 +346,23 @@ async fn until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// One attempt, from its directory to the answer of the server.
-async fn attempt(
+/// What an attempt needs of its worker.
+struct Means {
     settings: Arc<Settings>,
+    home: Arc<Home>,
     delivery: Delivery,
     logs: LogBuffer,
-    order: Order,
-    cancel: CancellationToken,
-) -> End {
+}
+
+/// One attempt, from its directory to the answer of the server.
+async fn attempt(means: Means, order: Order, cancel: CancellationToken) -> End {
+    let Means { settings, home, delivery, logs } = means;
     let executor = settings.executors.iter().find(|executor| executor.task_type() == order.task_type());
     let Some(executor) = executor else {
         return End::Failed(format!("spec.taskType: this worker has no executor {:?}", order.task_type()));
     };
     // Removed with its end, whatever that is.
-    let directory = match tempfile::Builder::new().prefix("task-").tempdir_in(&settings.directory) {
+    let directory = match home.attempt() {
         Ok(directory) => directory,
         Err(error) => return End::Failed(format!("cannot make a directory for the task: {error}")),
     };
@@ -361,7 +371,8 @@ async fn attempt(
         return End::Failed(format!("cannot make a directory for the task: {error}"));
     }
     let log = logs.of(&order);
-    let job = Job { order, log, directory: directory.path().to_owned(), artifacts, cancel };
+    let files_url = format!("{}/api/v1/results/{}/files", settings.server, order.task);
+    let job = Job { order, log, directory: directory.path().to_owned(), artifacts, files_url, cancel };
     let end = match executor.run(&job).await {
         Err(Failure::Cancelled) => End::Cancelled,
         Err(Failure::Failed(error)) => End::Failed(error),
@@ -373,8 +384,11 @@ async fn attempt(
         },
     };
     // It may be large.
-    if tokio::task::spawn_blocking(move || directory.close()).await.is_err() {
-        warn!("a task's directory was not removed");
+    let path = directory.path().to_owned();
+    match tokio::task::spawn_blocking(move || directory.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(path = %path.display(), %error, "a task's directory was not removed"),
+        Err(_) => warn!(path = %path.display(), "a task's directory was not removed"),
     }
     end
 }

@@ -10,21 +10,24 @@
 //!
 //! Guarantees: an attempt is run once at most. A connection that breaks costs nothing: the process goes on, and says at
 //! its return what it is at ([`link`]). Asked to end it takes nothing new, gives the running task its grace, and takes its leave.
-//! When it is killed, its tasks go to others; what it left behind on this host is cleared away by its next start.
+//! When it is killed, its tasks go to others; what it left behind on this host is cleared away by its next start in the same
+//! directory ([`home`]).
 
 pub mod agent;
+mod artifacts;
 pub mod delivery;
 pub mod executors;
 mod hardware;
+pub mod home;
 pub mod link;
 pub mod logs;
 pub mod message;
+mod output;
+pub mod processes;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use executors::Executor;
-
-use crate::adapters::results;
 
 /// What a worker is started with.
 pub struct Settings {
@@ -39,15 +42,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// A running task has so long when the worker is asked to end.
     pub grace: Duration,
-    /// Where tasks have their directories; they are removed with their end.
+    /// This worker's alone ([`home`]): tasks have their directories in it, which are removed with their end.
     pub directory: PathBuf,
-}
-
-impl Settings {
-    /// Of a worker with this id, below the directory for temporary files.
-    pub fn usual_directory(id: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("gaia-worker-{}", results::sanitised(id)))
-    }
 }
 
 /// Why a worker ended by itself.
@@ -58,6 +54,9 @@ pub enum WorkerError {
     Refused(String),
     #[error("cannot use {}", path.display())]
     Directory { path: PathBuf, source: std::io::Error },
+    /// What tasks leave there could be read or changed by others.
+    #[error("{} is not used: {why}", path.display())]
+    Unsafe { path: PathBuf, why: &'static str },
     #[error("cannot make a client for HTTP")]
     Client(#[source] reqwest::Error),
 }

@@ -27,6 +27,7 @@
 mod support;
 
 mod cards;
+mod command;
 mod doubles;
 mod keeping;
 mod losses;

@@ -13,27 +13,51 @@ pub struct Program {
     child: Option<Child>,
     directory: tempfile::TempDir,
     id: String,
+    /// Of its environment.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Program {
+    /// Not begun yet.
+    pub fn new(id: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { child: None, directory, id: id.to_owned(), variables: Vec::new() }
+    }
+
     /// Known to the server when this returns.
     pub async fn start(world: &World, id: &str, args: &[&str]) -> Self {
-        let mut program = Self { child: None, directory: tempfile::tempdir().expect("a directory"), id: id.to_owned() };
+        let mut program = Self::new(id);
         program.begin(&world.url(), args);
-        eventually("the worker is known", DEADLINE, async || {
-            let (_, worker) = world.get(&format!("/workers/{id}")).await;
-            (worker["status"] == "IDLE" && worker["stale"] == json!(false)).then_some(())
-        })
-        .await;
+        program.is_known(world).await;
         program
     }
 
+    pub async fn is_known(&self, world: &World) {
+        eventually("the worker is known", DEADLINE, async || {
+            let (_, worker) = world.get(&format!("/workers/{}", self.id)).await;
+            (worker["status"] == "IDLE" && worker["stale"] == json!(false)).then_some(())
+        })
+        .await;
+    }
+
+    /// Where its tasks have their directories.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     pub fn begin(&mut self, server: &str, args: &[&str]) {
+        let directory = self.directory.path().to_str().expect("a path").to_owned();
+        self.begin_at_home(server, &[&["--directory", &directory], args].concat());
+    }
+
+    /// Without being told where.
+    pub fn begin_at_home(&mut self, server: &str, args: &[&str]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gaia"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(std::env::var_os("DOCKER_HOST").map(|host| ("DOCKER_HOST", host)));
-        command.args(["worker", "--server", server, "--id", &self.id, "--heartbeat", "1", "--directory"]);
-        command.arg(self.directory.path()).args(args).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.args(["worker", "--server", server, "--id", &self.id, "--heartbeat", "1"]);
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::inherit());
         self.child = Some(command.spawn().expect("the binary runs"));
     }
 
@@ -120,7 +144,7 @@ async fn a_worker_is_given_nothing_that_it_does_not_run() {
 #[tokio::test]
 async fn a_wrong_token_ends_the_worker_at_once() {
     let world = World::without_redis(&[("ORCHESTRATOR_TOKEN", "t0ken")]).await;
-    let mut worker = Program { child: None, directory: tempfile::tempdir().expect("a directory"), id: "w0".to_owned() };
+    let mut worker = Program::new("w0");
     worker.begin(&world.url(), &["--token", "another"]);
     assert_eq!(worker.ends().await, Some(1));
 }

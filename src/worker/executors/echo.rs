@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Executor, Failure, Job};
-use crate::worker::logs::Stream;
+use crate::worker::{home::Home, logs::Stream};
 
 pub struct Echo;
 
@@ -38,7 +38,7 @@ impl Executor for Echo {
         .boxed()
     }
 
-    fn clear_away(&self) -> BoxFuture<'_, ()> {
+    fn clear_away<'a>(&'a self, _: &'a Home) -> BoxFuture<'a, ()> {
         std::future::ready(()).boxed()
     }
 }
