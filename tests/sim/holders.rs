@@ -86,7 +86,7 @@ pub fn look(world: &World) {
     let containers = world.engine.observed();
     let residents = world.engine.residents();
     let mut ledger = world.ledger();
-    ledger.learn(&containers);
+    ledger.learn(&containers, &residents);
     let mut found = Vec::new();
     for card in &cards {
         found.extend(ledger.card(world, card, &residents));
@@ -101,15 +101,16 @@ impl Ledger {
         self.told.insert(handoff, line.to_owned()).as_deref() != Some(line)
     }
 
-    fn learn(&mut self, containers: &[Container]) {
+    /// A start that came late is excused until what it brought to the card is gone, which may be after its container.
+    fn learn(&mut self, containers: &[Container], residents: &[Resident]) {
         for container in containers {
             if let Some(holder) = holder_of(container) {
                 self.containers.insert(container.id.clone(), holder);
             }
-            if container.state != ContainerState::Running {
-                self.excused.remove(&container.id);
-            }
         }
+        let runs = |id: &ContainerId| containers.iter().any(|c| c.id == *id && c.state == ContainerState::Running);
+        let has_left = |id: &ContainerId| residents.iter().any(|resident| resident.container.as_ref() == Some(id));
+        self.excused.retain(|id| runs(id) || has_left(id));
     }
 
     /// Tokens rise, one holds alone or several share, and who loses the card has let go of it.
