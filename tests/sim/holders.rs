@@ -17,7 +17,7 @@ use gaia::{
         container::ContainerSpec,
         gpu::{CleanupPolicy, Gpu, Holder, HolderKind, Lease},
         gpuclaim::{GpuClaim, GpuClaimPhase},
-        handoff::{Handoff, HandoffPhase, StepOutcome},
+        handoff::{Handoff, HandoffPhase, HandoffStatus, StepOutcome},
         label,
         promotion::Promotion,
         workload::{Variant, Workload},
@@ -195,7 +195,7 @@ impl Ledger {
 pub fn tell(world: &World, event: Event<Handoff>) {
     let (Event::Apply(handoff) | Event::InitApply(handoff)) = event else { return };
     let status = handoff.status.clone().unwrap_or_default();
-    learn_proof(world, &handoff, status.phase);
+    learn_proof(world, &handoff, &status);
     let who = |holder: &Option<Holder>| holder.as_ref().map_or("nobody".to_owned(), ToString::to_string);
     let (name, from, to) = (handoff.name_any(), who(&handoff.spec.from), who(&handoff.spec.to));
     let back = status.rollback.as_ref().map(|rollback| rollback.outcome);
@@ -206,18 +206,20 @@ pub fn tell(world: &World, event: Event<Handoff>) {
     }
 }
 
-fn learn_proof(world: &World, handoff: &Handoff, phase: HandoffPhase) {
+/// Of the way there, and of the way back.
+fn learn_proof(world: &World, handoff: &Handoff, status: &HandoffStatus) {
     let (name, gpu) = (handoff.name_any(), &handoff.spec.gpu);
     let cards = stored::<Gpu>(world, "gpus").unwrap_or_default();
     let policy = cards.iter().find(|card| card.name_any() == *gpu).map(|card| card.spec.cleanup.policy);
     let mut ledger = world.ledger();
     let known = ledger.proven.get(gpu).is_some_and(|(handoff, _)| *handoff == name);
-    match (phase, policy) {
-        (HandoffPhase::TransferringOwnership, Some(policy)) if !known => {
-            ledger.proven.insert(gpu.clone(), (name, policy));
-        }
-        (HandoffPhase::TransferringOwnership, _) => {}
-        _ if known => drop(ledger.proven.remove(gpu)),
+    let is_proven = match &status.rollback {
+        None => status.phase == HandoffPhase::TransferringOwnership,
+        Some(rollback) => rollback.return_lease && !status.phase.is_terminal(),
+    };
+    match policy {
+        Some(policy) if is_proven && !known => drop(ledger.proven.insert(gpu.clone(), (name, policy))),
+        _ if known && !is_proven => drop(ledger.proven.remove(gpu)),
         _ => {}
     }
 }
