@@ -54,5 +54,10 @@ pub trait Objects: Clone + Send + Sync + 'static {
     /// `metadata.resourceVersion` in it is compared.
     fn merge<K: Object>(&self, name: &ObjectName, patch: Value) -> BoxFuture<'_, ApiResult<Arc<K>>>;
 
+    /// One that is gone is gone.
     fn delete<K: Object>(&self, name: &ObjectName) -> BoxFuture<'_, ApiResult<()>>;
+
+    /// As it stands in `object`, and no other: `Conflict` when it has changed since, or another one has its name. For who deletes
+    /// because of what it has read.
+    fn delete_unchanged<K: Object>(&self, object: &K) -> BoxFuture<'_, ApiResult<()>>;
 }

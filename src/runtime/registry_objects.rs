@@ -20,7 +20,7 @@ use crate::{
         ApiError, ApiResult, DeleteOptions, Kind, ListOptions, ObjectName, Patch, Reason, Registry, Subresource,
         WriteOptions,
     },
-    store::{ChangeKind, StoreError, Version, Watch},
+    store::{ChangeKind, Revision, StoreError, Version, Watch},
 };
 
 /// Between attempts to list or watch again.
@@ -45,6 +45,14 @@ impl RegistryObjects {
 
     fn options(&self, subresource: Subresource) -> WriteOptions {
         WriteOptions { field_manager: self.field_manager.to_owned(), subresource, ..WriteOptions::default() }
+    }
+
+    async fn remove<K: Object>(&self, name: &ObjectName, options: DeleteOptions) -> ApiResult<()> {
+        match self.registry.delete(&*self.kind::<K>()?, name, &options).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.reason == Reason::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn put<K: Object>(&self, object: K, subresource: Subresource) -> ApiResult<Arc<K>> {
@@ -123,14 +131,12 @@ impl Objects for RegistryObjects {
 
     fn delete<K: Object>(&self, name: &ObjectName) -> BoxFuture<'_, ApiResult<()>> {
         let name = name.clone();
-        async move {
-            match self.registry.delete(&*self.kind::<K>()?, &name, &DeleteOptions::default()).await {
-                Ok(_) => Ok(()),
-                Err(error) if error.reason == Reason::NotFound => Ok(()),
-                Err(error) => Err(error),
-            }
-        }
-        .boxed()
+        async move { self.remove::<K>(&name, DeleteOptions::default()).await }.boxed()
+    }
+
+    fn delete_unchanged<K: Object>(&self, object: &K) -> BoxFuture<'_, ApiResult<()>> {
+        let (name, options) = (name_of(object), unchanged(object));
+        async move { self.remove::<K>(&name?, options?).await }.boxed()
     }
 }
 
@@ -207,6 +213,15 @@ fn typed<K: Object>(version: &Version) -> ApiResult<Arc<K>> {
 
 fn untyped<K: Object>(object: &K) -> ApiResult<Value> {
     serde_json::to_value(object).map_err(|error| ApiError::new(Reason::InternalError, error.to_string()))
+}
+
+/// What holds of exactly this version. One that was never read has none, and is no reason to delete whatever is there.
+fn unchanged<K: Object>(object: &K) -> ApiResult<DeleteOptions> {
+    let meta = object.meta();
+    let revision = meta.resource_version.as_deref().and_then(|version| version.parse().ok()).map(Revision);
+    let missing = || ApiError::new(Reason::BadRequest, "metadata.resourceVersion is missing");
+    let resource_version = Some(revision.ok_or_else(missing)?);
+    Ok(DeleteOptions { uid: meta.uid.clone(), resource_version, ..DeleteOptions::default() })
 }
 
 fn name_of<K: Object>(object: &K) -> ApiResult<ObjectName> {

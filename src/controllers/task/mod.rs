@@ -87,7 +87,7 @@ pub struct Reality {
 
 /// Starts the loop.
 pub fn spawn<O: Objects>(context: &Context<O>, reality: Reality, supervisor: &mut Supervisor) {
-    let tasks = Tasks::new(context, reality);
+    let tasks = Tasks::new(context.objects.clone(), context.recorder.clone(), context.clock.clone(), reality);
     supervisor.spawn(Stage::Controllers, "task-controller", |shutdown| async move {
         // A pass that is cut off leaves every write whole; what was written and not published is found at the next start.
         shutdown.run_until_cancelled_owned(tasks.run()).await;
@@ -126,11 +126,11 @@ struct Tasks<O: Objects> {
 
 impl<O: Objects> Tasks<O> {
     /// Nothing is known yet.
-    fn new(context: &Context<O>, reality: Reality) -> Self {
+    fn new(objects: O, recorder: Recorder, clock: std::sync::Arc<dyn Clock>, reality: Reality) -> Self {
         Self {
-            objects: context.objects.clone(),
-            recorder: context.recorder.clone(),
-            clock: context.clock.clone(),
+            objects,
+            recorder,
+            clock,
             view: View::new(reality.settings.reading),
             reality,
             dirty: BTreeSet::new(),

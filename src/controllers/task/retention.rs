@@ -4,6 +4,9 @@
 //! it. It stays while a task of another submission that is not done depends on one of its own. Two bounds: a time for each task
 //! ([`Limits::age`], or its own `ttlSecondsAfterFinished`), and numbers, beyond which those that ended first go.
 //!
+//! Who asks for another try of a task at the moment when it goes either has it, with all of its submission, or is told that the task is
+//! deleted: it is deleted as it was read, or not.
+//!
 //! How it goes is safe against crashes: a task holds a finalizer from before its first effect. When it is deleted, by this or by
 //! anybody else, its directory is removed first and the finalizer then ([`Tasks::leave_all`]); who dies in between begins again.
 
@@ -16,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     LOOK, Tasks,
-    view::{Key, object_name, wire_id},
+    view::{Key, wire_id},
 };
 use crate::{
     api::{
@@ -97,8 +100,14 @@ struct Group {
     expires: Timestamp,
 }
 
-/// Who has to go, those that ended first in front; and when to look again for those that stay. Pure.
-pub fn due(kept: impl IntoIterator<Item = Kept>, limits: &Limits, now: Timestamp) -> (Vec<Key>, Option<Timestamp>) {
+/// Who has to go, by submissions, those that ended first in front; and when to look again for those that stay. Pure.
+///
+/// Within a submission those that have failed come first: only they are tried again, and then the others must still be there.
+pub fn due(
+    kept: impl IntoIterator<Item = Kept>,
+    limits: &Limits,
+    now: Timestamp,
+) -> (Vec<Vec<Key>>, Option<Timestamp>) {
     let mut groups: BTreeMap<Key, Group> = BTreeMap::new();
     for task in kept {
         let group = groups.entry(task.group).or_default();
@@ -109,7 +118,16 @@ pub fn due(kept: impl IntoIterator<Item = Kept>, limits: &Limits, now: Timestamp
         group.finished = group.finished.max(finished);
         group.submitted = group.submitted.max(task.submitted_at);
         group.expires = group.expires.max(finished.saturating_add(ttl).unwrap_or(Timestamp::MAX));
-        group.keys.push(task.key);
+        match task.phase {
+            TaskPhase::Failed => group.keys.insert(0, task.key),
+            TaskPhase::Pending
+            | TaskPhase::Waiting
+            | TaskPhase::Dispatched
+            | TaskPhase::Done
+            | TaskPhase::Cancelled => {
+                group.keys.push(task.key);
+            }
+        }
     }
     let mut over: Vec<Group> = groups.into_values().filter(|group| !group.open).collect();
     over.sort_by_key(|group| (group.finished, group.submitted));
@@ -121,7 +139,7 @@ pub fn due(kept: impl IntoIterator<Item = Kept>, limits: &Limits, now: Timestamp
         let beyond = &mut beyond[usize::from(group.failed)];
         if group.expires <= now || *beyond > 0 {
             *beyond = beyond.saturating_sub(group.keys.len());
-            going.extend(group.keys);
+            going.push(group.keys);
         } else {
             next = Some(next.map_or(group.expires, |at: Timestamp| at.min(group.expires)));
         }
@@ -150,20 +168,29 @@ impl<O: Objects> Tasks<O> {
         let (going, next) = due(self.view.kept(), &self.reality.settings.limits, now);
         let wait = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(SELDOM);
         self.next_sweep = Instant::now() + wait.clamp(SOON, SELDOM);
-        let objects = &self.objects;
-        for keys in going.chunks(AT_ONCE) {
-            let deleting = keys.iter().map(|key| async move {
-                let name = object_name(key);
-                (key, objects.delete::<Task>(&name).await)
-            });
-            for (key, deleted) in future::join_all(deleting).await {
-                match deleted {
-                    Ok(()) => info!(task = key.1, "a task is not kept any longer"),
-                    // The next look finds it again.
-                    Err(error) => warn!(task = key.1, %error, "a task that is over cannot be deleted"),
+        for groups in going.chunks(AT_ONCE) {
+            let deleting = groups.iter().map(|group| self.delete_group(group));
+            for changed in future::join_all(deleting).await.into_iter().flatten() {
+                self.look_at(&changed).await;
+            }
+        }
+    }
+
+    /// Deletes the tasks of a submission as they were when that was decided. The first that is not so any more, or that cannot be
+    /// deleted, keeps those behind it: the next look decides again. Answers one that has changed.
+    async fn delete_group(&self, keys: &[Key]) -> Option<Key> {
+        for key in keys {
+            let Some(task) = self.view.task(key) else { continue };
+            match self.objects.delete_unchanged(&**task).await {
+                Ok(()) => info!(task = key.1, "a task is not kept any longer"),
+                Err(error) if error.reason == Reason::Conflict => return Some(key.clone()),
+                Err(error) => {
+                    warn!(task = key.1, %error, "a task that is over cannot be deleted");
+                    return None;
                 }
             }
         }
+        None
     }
 
     /// Puts the finalizer on those that have none.
@@ -227,7 +254,26 @@ impl<O: Objects> Tasks<O> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::{super::view::object_name, *};
+    use crate::{
+        adapters::{bus::embedded::EmbeddedBus, results::ResultFiles},
+        api::{
+            annotation,
+            task::{TaskSpec, TaskStatus},
+        },
+        registry::{Kinds, Registry, ids::RandomIds},
+        runtime::{
+            clock::{Clock, SystemClock},
+            events::Recorder,
+            metrics::RuntimeMetrics,
+            registry_objects::RegistryObjects,
+        },
+        store::{EmbeddedStore, MemoryEngine},
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).expect("a time")
@@ -245,7 +291,7 @@ mod tests {
 
     fn names(tasks: &[Kept], limits: &Limits, now: i64) -> (Vec<String>, Option<Timestamp>) {
         let (going, next) = due(tasks.to_vec(), limits, at(now));
-        (going.into_iter().map(|key| key.1).collect(), next)
+        (going.into_iter().flatten().map(|key| key.1).collect(), next)
     }
 
     #[test]
@@ -253,7 +299,7 @@ mod tests {
         use TaskPhase::{Cancelled, Dispatched, Done, Failed};
         let two = [kept("a", "s", Done, 0), kept("b", "s", Failed, 50)];
         assert_eq!(names(&two, &limits(), 149), (vec![], Some(at(150))));
-        assert_eq!(names(&two, &limits(), 150).0, ["a", "b"]);
+        assert_eq!(names(&two, &limits(), 150).0, ["b", "a"], "what may be tried again goes first");
         let open = [kept("a", "s", Done, 0), kept("b", "s", Dispatched, 0)];
         assert_eq!(names(&open, &limits(), 1_000_000), (vec![], None));
         let mut own = [kept("a", "a", Cancelled, 0), kept("b", "b", Done, 0)];
@@ -277,5 +323,69 @@ mod tests {
         let mut task = kept("a", "a", TaskPhase::Done, 0);
         task.ttl = Some(Duration::MAX);
         assert_eq!(names(&[task], &limits(), 1_000_000), (vec![], Some(Timestamp::MAX)));
+    }
+
+    /// The loop with an empty store.
+    async fn loop_of_nothing(directory: &std::path::Path) -> Tasks<RegistryObjects> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = EmbeddedStore::open(MemoryEngine::default(), Default::default()).expect("an empty store");
+        let kinds = Kinds::from_crds(&crate::api::crds()).expect("our kinds are in order");
+        let registry = Registry::open(store, kinds, clock.clone(), Arc::new(RandomIds)).await.expect("a registry");
+        let (recorder, _inbox) = Recorder::new(clock.clone(), RuntimeMetrics::default());
+        let reality = super::super::Reality {
+            bus: Arc::new(EmbeddedBus::new(Duration::from_secs(120))),
+            results: ResultFiles::new(directory).expect("a directory"),
+            metrics: Default::default(),
+            signer: None,
+            settings: Default::default(),
+        };
+        Tasks::new(RegistryObjects { registry, field_manager: "test" }, recorder, clock, reality)
+    }
+
+    /// One that has ended long ago, as the loop knows it.
+    async fn put_ended(tasks: &mut Tasks<RegistryObjects>, name: &str, submission: &str, phase: TaskPhase) -> Key {
+        let document = serde_json::json!({"apiVersion": "mloc/v1", "kind": "EchoTask", "metadata": {"name": "t"},
+            "spec": {"taskType": "echo", "resources": {"hardware": {}}}});
+        let document = serde_json::from_value(document).expect("a document");
+        let spec = TaskSpec { document, submission: Some(submission.to_owned()), ..TaskSpec::default() };
+        let mut task = Task::new(name, spec);
+        task.metadata.namespace = Some("default".to_owned());
+        task.metadata.finalizers = Some(vec![RESULTS_FINALIZER.to_owned()]);
+        let mut task = (*tasks.objects.create(task).await.expect("made")).clone();
+        let finished_at = Some(Time(Timestamp::UNIX_EPOCH));
+        task.status = Some(TaskStatus { phase, finished_at, ..TaskStatus::default() });
+        let task = tasks.objects.update_status(task).await.expect("written");
+        tasks.put(task);
+        ("default".to_owned(), name.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_tried_again_meanwhile_stays_with_its_submission() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut tasks = loop_of_nothing(directory.path()).await;
+        let done = put_ended(&mut tasks, "a-done", "s", TaskPhase::Done).await;
+        let failed = put_ended(&mut tasks, "b-failed", "s", TaskPhase::Failed).await;
+        let other = put_ended(&mut tasks, "c-done", "other", TaskPhase::Done).await;
+        // Somebody asks for it again, and the loop has not heard of it when it sweeps.
+        let wish = serde_json::json!({"metadata": {"annotations": {annotation::RETRY_AT: "now"}}});
+        let asked = tasks.objects.merge::<Task>(&object_name(&failed), wish).await.expect("asked");
+        tasks.sweep().await;
+        for key in [&failed, &done] {
+            let task = tasks.objects.get::<Task>(&object_name(key)).await.expect("read").expect("it is there");
+            assert!(!is_leaving(&task), "{}: what is tried again needs its results, and those before it", key.1);
+        }
+        let gone =
+            tasks.objects.get::<Task>(&object_name(&other)).await.expect("read").expect("its finalizer is on it");
+        assert!(is_leaving(&gone));
+        // It has been looked at, and is tried again.
+        assert_eq!(
+            tasks.view.task(&failed).map(|task| &task.metadata.resource_version),
+            Some(&asked.metadata.resource_version)
+        );
+        assert!(tasks.dirty.contains(&failed));
+        tasks.sweep().await;
+        assert!(!is_leaving(
+            &tasks.objects.get::<Task>(&object_name(&done)).await.expect("read").expect("it is there")
+        ));
     }
 }

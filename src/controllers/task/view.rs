@@ -12,7 +12,7 @@ use super::{
     assign::{Idle, Seeker},
     cards::Cards,
     retention::{Kept, group_of, is_leaving},
-    transition::{Upstream, holder},
+    transition::{Upstream, holder, is_asked_again},
 };
 use crate::{
     api::{
@@ -215,7 +215,8 @@ impl View {
         };
         self.tasks.iter().filter(|(_, known)| !is_leaving(&known.task)).map(move |(key, known)| {
             let group = group_of(key, &known.task);
-            let needed = self.dependents.get(key).into_iter().flatten().any(|other| needs(&group, other).is_some());
+            let needed = is_asked_again(&known.task)
+                || self.dependents.get(key).into_iter().flatten().any(|other| needs(&group, other).is_some());
             Kept::of(key, &known.task, needed)
         })
     }

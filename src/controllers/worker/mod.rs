@@ -18,7 +18,7 @@ use crate::{
     adapters::bus::{BusError, BusEvent, SharedBus, WorkerNews, WorkerRecord},
     api::{label, worker::Worker},
     mloc::names::NAMESPACE,
-    registry::{ApiResult, ObjectName, Reason},
+    registry::{ApiResult, Reason},
     runtime::{
         clock::Clock,
         events::{Note, Recorder},
@@ -180,9 +180,16 @@ impl<O: Objects> Workers<O> {
             return Ok(());
         }
         if life == Life::Gone && !is_stated(worker) {
-            self.metrics.unregistered.inc();
-            info!(worker = worker.id(), "a worker has left");
-            return self.objects.delete::<Worker>(&name_of(worker)).await;
+            // Unless somebody has come to wish something of it: the next look sees that.
+            return match self.objects.delete_unchanged(worker).await {
+                Ok(()) => {
+                    self.metrics.unregistered.inc();
+                    info!(worker = worker.id(), "a worker has left");
+                    Ok(())
+                }
+                Err(error) if error.reason == Reason::Conflict => Ok(()),
+                Err(error) => Err(error),
+            };
         }
         let mut wanted = worker.clone();
         wanted.status = Some(status);
@@ -234,9 +241,4 @@ fn is_stated(worker: &Worker) -> bool {
     let discovered =
         worker.metadata.labels.iter().flatten().any(|(name, value)| name == label::DISCOVERED && value == "true");
     !discovered || worker.spec.unschedulable || !worker.spec.tags.is_empty()
-}
-
-fn name_of(worker: &Worker) -> ObjectName {
-    let metadata = &worker.metadata;
-    ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone().unwrap_or_default() }
 }

@@ -55,7 +55,10 @@ pub async fn retry(mloc: &Mloc, id: &str, uri: &Uri) -> Answer {
     let names: Vec<ObjectName> = failed.iter().map(|task| name_of(task)).collect();
     let wished = names.iter().map(|name| mloc.objects.merge::<Task>(name, wish.clone()));
     for wished in future::join_all(wished).await {
-        wished?;
+        // It went at this moment, for its time had come.
+        if wished?.metadata.deletion_timestamp.is_some() {
+            return Err(Refusal::new(StatusCode::CONFLICT, "the task is being deleted"));
+        }
     }
     ok(&json!({"ok": true, "retried": failed.iter().map(|task| records::id(task)).collect::<Vec<_>>()}))
 }
