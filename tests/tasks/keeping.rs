@@ -147,6 +147,44 @@ async fn a_file_is_downloaded_as_it_comes() {
     assert_eq!(std::fs::read(file).expect("it is there").len(), bytes.len(), "what was there stays");
 }
 
+/// A worker may be at a task that somebody deletes, and tell of it for a while.
+#[tokio::test]
+async fn what_a_deleted_task_still_prints_leaves_nothing_behind() {
+    let world = World::without_redis(&[]).await;
+    let (mut socket, _) = tokio_tungstenite::connect_async(format!("{}/ws/worker", world.url().replace("http", "ws")))
+        .await
+        .expect("connected");
+    let mut say = async |message: Value| {
+        let text = tokio_tungstenite::tungstenite::Message::text(message.to_string());
+        futures::SinkExt::send(&mut socket, text).await.expect("sent");
+    };
+    let hardware = json!({"cpu": {"logical_cores": 2}, "memory": {"total_bytes": 1u64 << 33}});
+    say(json!({"type": "REGISTER", "worker_id": "w0", "ts": "2026-11-30T10:00:00+00:00",
+        "payload": {"env": {}, "hardware": hardware, "started_at": "2026-11-30T10:00:00+00:00", "pid": 1}}))
+    .await;
+    say(json!({"type": "STATUS", "worker_id": "w0", "status": "IDLE", "payload": {}})).await;
+    world.knows(1).await;
+    let ids = world.submitted(&document(json!({}))).await;
+    world.status_is(&ids[0], "DISPATCHED").await;
+    let prints = |text: &str| {
+        json!({"type": "TASK_LOG", "worker_id": "w0", "task_id": ids[0], "attempt": "1",
+            "payload": {"lines": [{"ts": "", "stream": "stdout", "text": text}]}})
+    };
+    say(prints("one")).await;
+    eventually("it is kept", DEADLINE, async || has_files(&world, &ids[0]).then_some(())).await;
+    let (code, _, error) = gaia(&world, &["delete", "task", &ids[0]]).await;
+    assert_eq!(code, Some(0), "{error}");
+    is_gone(&world, &ids[0]).await;
+    say(prints("two")).await;
+    // Messages of a connection are taken in their order: this one is answered behind that.
+    say(json!({"type": "STATUS", "worker_id": "w0", "status": "DRAINING", "payload": {}})).await;
+    eventually("the last was heard", DEADLINE, async || {
+        (world.get("/workers/w0").await.1["status"] == "DRAINING").then_some(())
+    })
+    .await;
+    assert!(!has_files(&world, &ids[0]), "its directory is made anew");
+}
+
 async fn run(mut command: tokio::process::Command) -> (Option<i32>, String, String) {
     let output = tokio::time::timeout(DEADLINE, command.output()).await.expect("in time").expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::Mloc;
 use crate::{
-    adapters::bus::session::{Session, Unwanted},
+    adapters::bus::session::{Session, TaskLog, Unwanted},
     facades::reply::{Answer, Refusal},
 };
 
@@ -90,11 +90,7 @@ async fn talk(mloc: &Mloc, socket: &mut WebSocket, session: &mut Session) -> (u1
                 match message {
                     Some(Ok(Message::Text(text))) => match session.hear(&text) {
                         Ok(None) => {}
-                        Ok(Some(log)) => {
-                            if let Err(error) = mloc.results.append_log(&log).await {
-                                warn!(task = log.task, %error, "what a task printed cannot be kept");
-                            }
-                        }
+                        Ok(Some(log)) => keep(mloc, &log).await,
                         Err(unwanted) => return refused(&unwanted),
                     },
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -122,6 +118,27 @@ async fn talk(mloc: &Mloc, socket: &mut WebSocket, session: &mut Session) -> (u1
             Err(_) => return (close_code::AGAIN, "the worker does not read".to_owned()),
         }
     }
+}
+
+/// Appends to the log of a task that is there, and stays. One that is deleted goes with its directory: what is printed after that
+/// must not make it anew, and what is printed meanwhile goes as well.
+async fn keep(mloc: &Mloc, log: &TaskLog) {
+    if !is_kept(mloc, &log.task).await {
+        return;
+    }
+    if let Err(error) = mloc.results.append_log(log).await {
+        warn!(task = log.task, %error, "what a task printed cannot be kept");
+    }
+    if !is_kept(mloc, &log.task).await
+        && let Err(error) = mloc.results.remove(&log.task).await
+    {
+        warn!(task = log.task, %error, "what a task printed that is deleted cannot be removed");
+    }
+}
+
+async fn is_kept(mloc: &Mloc, task: &str) -> bool {
+    // The store is this process's own; one that fails says nothing about the task.
+    mloc.task(task).await.map_or(true, |task| task.is_some_and(|task| task.metadata.deletion_timestamp.is_none()))
 }
 
 fn refused(unwanted: &Unwanted) -> (u16, String) {
