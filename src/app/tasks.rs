@@ -65,7 +65,8 @@ impl Parts {
         let sockets = EmbeddedBus::new(given.heartbeat_ttl);
         let bus: SharedBus = match &given.redis_url {
             Some(url) => {
-                let redis = RedisBus::new(url.reveal()).map_err(|error| StartError::Bus(error.to_string()))?;
+                let redis = RedisBus::new(url.reveal(), given.redis_ca_file.as_deref());
+                let redis = redis.map_err(|error| StartError::Bus(error.to_string()))?;
                 Arc::new(BothBuses { redis, embedded: sockets.clone() })
             }
             None => Arc::new(sockets.clone()),

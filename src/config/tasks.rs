@@ -12,6 +12,8 @@ pub struct Tasks {
     pub listen: Option<SocketAddr>,
     /// It may hold a password.
     pub redis_url: Option<Token>,
+    /// Certificates that may have signed that of Redis. None: those of the host, or what the URL names.
+    pub redis_ca_file: Option<PathBuf>,
     /// What every call of the tasks' API must show.
     pub token: Option<Token>,
     /// None: beside the objects.
@@ -40,6 +42,7 @@ impl Default for Tasks {
         Self {
             listen: None,
             redis_url: None,
+            redis_ca_file: None,
             token: None,
             results_dir: None,
             heartbeat_ttl: Duration::from_secs(120),
@@ -69,6 +72,7 @@ impl Tasks {
         Ok(Self {
             listen,
             redis_url: text("REDIS_URL").map(Token::new),
+            redis_ca_file: text("REDIS_CA_FILE").map(PathBuf::from),
             token,
             results_dir: text("ORCHESTRATOR_RESULTS_DIR")
                 .or_else(|| text("RESULTS_DIR"))

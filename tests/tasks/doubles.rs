@@ -111,8 +111,7 @@ struct Worker {
 
 impl Double {
     /// Registered and idle when this returns; it listens as soon as its manners allow.
-    pub async fn start(url: &str, id: &str, manners: Manners, ledger: &Ledger) -> Self {
-        let client = redis::Client::open(url).expect("a URL");
+    pub async fn start(client: redis::Client, id: &str, manners: Manners, ledger: &Ledger) -> Self {
         let connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let ledger = ledger.clone();

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::{
     doubles::{Generation, Manners},
+    redis::Redis,
     world::{DEADLINE, World, document},
 };
 use crate::support::eventually;
@@ -135,4 +136,17 @@ async fn messages_that_are_lost_or_doubled_cost_time_only() {
         ids.extend(world.submitted(&document(output)).await);
     }
     world.all_done(&ids).await;
+}
+
+/// TLS both ways, a user with a password, and a restart: nothing is different from a Redis in the clear.
+#[tokio::test]
+async fn a_redis_behind_tls_is_a_redis() {
+    let mut world = World::over(Redis::with_tls().await, &[("HEARTBEAT_TTL_SEC", "20")]);
+    let _workers = world.workers(2, Manners { ttl: Duration::from_secs(20), ..Manners::default() }).await;
+    let first = world.submitted(&document(json!({}))).await;
+    world.all_done(&first).await;
+    world.redis().stop();
+    let meanwhile = world.submitted(&document(json!({}))).await;
+    world.redis().begin().await;
+    world.all_done(&meanwhile).await;
 }

@@ -49,8 +49,7 @@ struct Play {
 
 impl Play {
     async fn begin(world: &mut World) -> Self {
-        let client = redis::Client::open(world.redis().url()).expect("a URL");
-        let mut pubsub = client.get_async_pubsub().await.expect("Redis answers");
+        let mut pubsub = world.redis().client().get_async_pubsub().await.expect("Redis answers");
         pubsub.subscribe(&["tasks", "workers.events"]).await.expect("subscribed");
         let read = |message: redis::Msg| {
             let data: Value = serde_json::from_slice(message.get_payload_bytes()).expect("JSON");

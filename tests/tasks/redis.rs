@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -11,12 +12,51 @@ use crate::support::eventually;
 pub struct Redis {
     port: u16,
     server: Option<Child>,
+    tls: Option<Certificates>,
+}
+
+/// A CA and what it signed, for a server and for its clients.
+pub struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    fn make() -> Self {
+        let made = Self(tempfile::tempdir().expect("a directory"));
+        std::fs::write(made.file("names"), "subjectAltName=IP:127.0.0.1").expect("written");
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        made.openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"));
+        for name in ["server", "client"] {
+            made.openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
+            let signed = format!("-CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile names");
+            made.openssl(&format!("x509 -req -in {name}.csr {signed}"));
+        }
+        made
+    }
+
+    fn openssl(&self, args: &str) {
+        let made = Command::new("openssl").args(args.split(' ')).current_dir(self.0.path()).output();
+        let made = made.expect("Debian's openssl is installed (./test does that)");
+        assert!(made.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
 }
 
 impl Redis {
     pub async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// One that speaks nothing but TLS, to clients with a certificate of its CA and the password of a user.
+    pub async fn with_tls() -> Self {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        Self::with(Some(Certificates::make())).await
+    }
+
+    async fn with(tls: Option<Certificates>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it listens").port();
-        let mut redis = Self { port, server: None };
+        let mut redis = Self { port, server: None, tls };
         redis.begin().await;
         redis
     }
@@ -24,12 +64,22 @@ impl Redis {
     /// Again, on the same port and with nothing in it.
     pub async fn begin(&mut self) {
         let port = self.port.to_string();
-        let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"];
-        let server = Command::new("redis-server").args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/tmp"]);
+        match &self.tls {
+            None => command.args(["--port", &port]),
+            Some(tls) => {
+                command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "yes"]);
+                for (setting, file) in [("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")] {
+                    command.arg(format!("--tls-{setting}-file")).arg(tls.file(file));
+                }
+                command.args(["--user", "default", "off", "--user", "gaia", "on", ">p@ss", "~*", "&*", "+@all"])
+            }
+        };
+        let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.server = Some(server.expect("Debian's redis-server is installed (./test does that)"));
-        let url = self.url();
+        let client = self.client();
         eventually("Redis answers", Duration::from_secs(30), async || {
-            let client = redis::Client::open(url.as_str()).expect("a URL");
             let mut connection = client.get_multiplexed_async_connection().await.ok()?;
             redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
         })
@@ -43,13 +93,37 @@ impl Redis {
         }
     }
 
+    /// As workers and server are given it.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        match &self.tls {
+            None => format!("redis://127.0.0.1:{}/0", self.port),
+            Some(tls) => {
+                let file = |name: &str| tls.file(name).display().to_string();
+                let identity = format!("ssl_certfile={}&ssl_keyfile={}", file("client.pem"), file("client.key"));
+                format!("rediss://gaia:p%40ss@127.0.0.1:{}/0?{identity}", self.port)
+            }
+        }
+    }
+
+    /// Of the CA, where there is one.
+    pub fn ca_file(&self) -> Option<PathBuf> {
+        self.tls.as_ref().map(|tls| tls.file("ca.pem"))
+    }
+
+    pub fn client(&self) -> redis::Client {
+        let Some(tls) = &self.tls else { return redis::Client::open(self.url()).expect("a URL") };
+        let read = |file: PathBuf| std::fs::read(file).expect("it was made");
+        let identity = redis::ClientTlsConfig {
+            client_cert: read(tls.file("client.pem")),
+            client_key: read(tls.file("client.key")),
+        };
+        let certificates =
+            redis::TlsCertificates { client_tls: Some(identity), root_cert: Some(read(tls.file("ca.pem"))) };
+        redis::Client::build_with_tls(self.url(), certificates).expect("a URL")
     }
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.url()).expect("a URL");
-        client.get_multiplexed_async_connection().await.expect("Redis answers")
+        self.client().get_multiplexed_async_connection().await.expect("Redis answers")
     }
 }
 

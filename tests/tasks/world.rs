@@ -46,6 +46,11 @@ impl World {
         Self::on(Some(Redis::start().await), variables)
     }
 
+    /// With this Redis.
+    pub fn over(redis: Redis, variables: &[(&str, &str)]) -> Self {
+        Self::on(Some(redis), variables)
+    }
+
     /// Workers connect to the server.
     pub async fn without_redis(variables: &[(&str, &str)]) -> Self {
         Self::on(None, variables)
@@ -77,7 +82,10 @@ impl World {
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(self.redis.as_ref().map(|redis| ("REDIS_URL", redis.url())));
+            // Where it logs unless told otherwise.
+            .current_dir(self.data.path())
+            .envs(self.redis.as_ref().map(|redis| ("REDIS_URL", redis.url())))
+            .envs(self.redis.as_ref().and_then(Redis::ca_file).map(|file| ("REDIS_CA_FILE", file)));
         command.envs(&self.variables).arg("serve").arg("--data-dir").arg(self.data.path());
         command.args(["--reality", "simulated", "--listen", "127.0.0.1:0", "--node-name", "here"]);
         command.arg("--tasks-listen").arg(format!("127.0.0.1:{}", self.port));
@@ -115,7 +123,8 @@ impl World {
     }
 
     pub async fn worker(&self, id: &str, manners: Manners) -> Double {
-        Double::start(&self.redis.as_ref().expect("this world has one").url(), id, manners, &self.ledger).await
+        let redis = self.redis.as_ref().expect("this world has one");
+        Double::start(redis.client(), id, manners, &self.ledger).await
     }
 
     /// Workers that are known to the server.

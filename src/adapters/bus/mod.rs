@@ -4,6 +4,7 @@
 //! Guarantees: an event stream begins with [`BusEvent::Connected`], and says so again after every loss, for whatever was
 //! published in between nobody will ever tell. Calls answer or fail within seconds.
 
+mod address;
 pub mod both;
 pub mod embedded;
 pub mod redis;
@@ -38,7 +39,7 @@ pub mod name {
 }
 
 /// Why the bus did not do as asked. It may have, when the answer was lost.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BusError(pub String);
 

@@ -31,9 +31,10 @@ pub struct RedisBus {
 }
 
 impl RedisBus {
-    /// `redis://[user:password@]host:port/db`. Fails only for a URL that is none. Must be called on a runtime.
-    pub fn new(url: &str) -> BusResult<Self> {
-        let client = Client::open(url).map_err(failed)?;
+    /// `redis://[user:password@]host:port/db`, or `rediss://`, then with the file of a CA if it is not one of the host's
+    /// ([`address`](super::address)). Fails only for what can never be reached. Must be called on a runtime.
+    pub fn new(url: &str, ca: Option<&std::path::Path>) -> BusResult<Self> {
+        let client = super::address::client(url, ca)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE))
@@ -66,7 +67,7 @@ impl RedisBus {
 }
 
 /// Without the URL, which may hold a password.
-fn failed(error: RedisError) -> BusError {
+pub(super) fn failed(error: RedisError) -> BusError {
     match error.kind() {
         ErrorKind::InvalidClientConfig => BusError("the URL of Redis is not valid".to_owned()),
         _ => BusError(error.to_string()),
