@@ -361,7 +361,9 @@ fn log_filter(layers: &Layers<'_>) -> Result<String, ConfigError> {
     };
     match telemetry::check_filter(&value) {
         Ok(()) => Ok(value),
-        Err(e @ (TelemetryError::Filter { .. } | TelemetryError::SetUpTwice)) => Err(invalid(origin, e.to_string())),
+        Err(e @ (TelemetryError::Filter { .. } | TelemetryError::SetUpTwice | TelemetryError::File { .. })) => {
+            Err(invalid(origin, e.to_string()))
+        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! What the process says about itself: log lines on stderr, the metrics registry, and which build this is.
+//! What the process says about itself: log lines on stderr (and in a file, where one is named), the metrics registry, and which build this is.
 //!
 //! Field names are fixed, so that lines can be searched for: `object` (`Workload/default/web`), `kind`, `namespace`,
 //! `name`, `container`, `image`, `node`, `reason`, `error` (the whole chain), `elapsed_ms`, `revision`, `generation`.
 
+pub mod file;
 pub mod tasks;
 
 use std::io::IsTerminal;
 
+use file::{AsMloc, LogFile, Rolling};
 use prometheus_client::{metrics::info::Info, registry::Registry};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -38,6 +40,8 @@ pub enum TelemetryError {
     Filter { filter: String, message: String },
     #[error("logging has been set up already")]
     SetUpTwice,
+    #[error("cannot write log lines to {} (LOG_FILE)", path.display())]
+    File { path: std::path::PathBuf, source: std::io::Error },
 }
 
 /// The commit this was built from, when the build knew it (`GAIA_COMMIT` at compile time).
@@ -51,7 +55,19 @@ pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
 
 /// Sends log lines to stderr from here on. Once per process.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let subscriber = tracing_subscriber::registry().with(parse_filter(&settings.filter)?);
+    init_with_file(settings, None)
+}
+
+/// As [`init`], and to a file as well.
+pub fn init_with_file(settings: &LogSettings, file: Option<&LogFile>) -> Result<(), TelemetryError> {
+    let opened = file.map(|file| Rolling::open(file).map_err(|source| (file, source)));
+    let (opened, missing) = match opened.transpose() {
+        Ok(opened) => (opened, None),
+        Err((file, source)) if file.named => return Err(TelemetryError::File { path: file.path.clone(), source }),
+        Err(missing) => (None, Some(missing)),
+    };
+    let file = opened.map(|file| fmt::layer().event_format(AsMloc).with_ansi(false).with_writer(file));
+    let subscriber = tracing_subscriber::registry().with(file).with(parse_filter(&settings.filter)?);
     let done = match settings.format {
         LogFormat::Text => {
             let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -61,7 +77,11 @@ pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
             subscriber.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
         }
     };
-    done.map_err(|_| TelemetryError::SetUpTwice)
+    done.map_err(|_| TelemetryError::SetUpTwice)?;
+    if let Some((file, error)) = missing {
+        tracing::warn!(path = %file.path.display(), %error, "log lines go to stderr only (LOG_FILE names a file)");
+    }
+    Ok(())
 }
 
 /// The registry behind `/metrics`, holding `gaia_build_info`. Who measures something registers it here at start-up.

@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, error::chain};
 use crate::{
     app::{self, Running},
     config::{Config, DEFAULT_LISTEN, Layers},
@@ -80,7 +80,8 @@ impl ServeArgs {
 
 pub fn run(args: ServeArgs, out: &mut dyn Write) -> Outcome {
     let config = args.settings()?;
-    telemetry::init(&config.log).map_err(|e| CliError::Failed(e.to_string()))?;
+    let log = telemetry::init_with_file(&config.log, config.tasks.log_file.as_ref());
+    log.map_err(|e| CliError::Failed(chain(&e)))?;
     run_to_its_end(async {
         let stop = super::signals::first()?;
         let running = app::start(config).await?;

@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{ConfigError, Given, Layers, Origin, Token, invalid};
+use crate::telemetry::file::LogFile;
 
 /// What is used of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ pub struct Tasks {
     pub redis_url: Option<Token>,
     /// Certificates that may have signed that of Redis. None: those of the host, or what the URL names.
     pub redis_ca_file: Option<PathBuf>,
+    /// MLOC's log file. It is written where MLOC's variables are, or when somebody names it.
+    pub log_file: Option<LogFile>,
     /// What every call of the tasks' API must show.
     pub token: Option<Token>,
     /// None: beside the objects.
@@ -43,6 +46,7 @@ impl Default for Tasks {
             listen: None,
             redis_url: None,
             redis_ca_file: None,
+            log_file: None,
             token: None,
             results_dir: None,
             heartbeat_ttl: Duration::from_secs(120),
@@ -73,6 +77,7 @@ impl Tasks {
             listen,
             redis_url: text("REDIS_URL").map(Token::new),
             redis_ca_file: text("REDIS_CA_FILE").map(PathBuf::from),
+            log_file: log_file(&text)?,
             token,
             results_dir: text("ORCHESTRATOR_RESULTS_DIR")
                 .or_else(|| text("RESULTS_DIR"))
@@ -125,6 +130,19 @@ fn listen(given: Given, open: bool) -> Result<SocketAddr, ConfigError> {
         return Err(invalid(given.origin, message));
     }
     Ok(address)
+}
+
+/// MLOC cannot run without `REDIS_URL`: who sets it means a deployment of MLOC's.
+fn log_file(text: &impl Fn(&str) -> Option<String>) -> Result<Option<LogFile>, ConfigError> {
+    let usual = || text("REDIS_URL").map(|_| "orchestrator.log".to_owned());
+    let named = text("LOG_FILE");
+    let Some(path) = named.clone().or_else(usual) else { return Ok(None) };
+    Ok(Some(LogFile {
+        named: named.is_some(),
+        path: expanded(path, text),
+        max_bytes: number("LOG_MAX_BYTES", text("LOG_MAX_BYTES"), 5 << 20)?,
+        backups: number("LOG_BACKUP_COUNT", text("LOG_BACKUP_COUNT"), 5)?,
+    }))
 }
 
 /// Numbers may be parted by underscores, as MLOC allows.

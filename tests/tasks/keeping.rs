@@ -185,6 +185,27 @@ async fn what_a_deleted_task_still_prints_leaves_nothing_behind() {
     assert!(!has_files(&world, &ids[0]), "its directory is made anew");
 }
 
+/// Where MLOC's variables are, its log file is too; it is put aside when it is full.
+#[tokio::test]
+async fn the_log_is_a_file_as_well() {
+    let world = World::with(&[("LOG_MAX_BYTES", "2_000"), ("LOG_BACKUP_COUNT", "2")]).await;
+    let _workers = world.workers(1, Manners::default()).await;
+    let mut ids = Vec::new();
+    for _ in 0..30 {
+        ids.extend(world.submitted(&document(json!({}))).await);
+    }
+    world.all_done(&ids).await;
+    let file = |name: &str| world.directory().join(name);
+    let kept: Vec<String> = ["orchestrator.log", "orchestrator.log.1", "orchestrator.log.2"]
+        .iter()
+        .map(|name| std::fs::read_to_string(file(name)).expect("it is there"))
+        .collect();
+    assert!(kept.iter().all(|text| text.len() <= 2_000 && text.ends_with('\n')), "{kept:?}");
+    assert!(kept.iter().flat_map(|text| text.lines()).all(|line| line.split(" | ").count() >= 3), "{kept:?}");
+    assert!(kept.concat().contains(" | INFO | task changed "), "{kept:?}");
+    assert!(!file("orchestrator.log.3").exists());
+}
+
 async fn run(mut command: tokio::process::Command) -> (Option<i32>, String, String) {
     let output = tokio::time::timeout(DEADLINE, command.output()).await.expect("in time").expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
