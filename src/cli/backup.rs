@@ -17,10 +17,15 @@ use super::{
 };
 use crate::app::backup::{self, Backup};
 
+/// What lies beside the objects in files of its own, and may be larger than all of them.
+const LEFT_OUT: &str =
+    "not in it: results and artifacts of tasks, and the history of calls to droplets; copy their directories as well";
+
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The server goes on while it is made, and writers do not wait. The file holds secrets; only its owner \
-may read it. Example: gaia backup /backups/gaia-$(date +%F).backup"
+    after_help = "Every object is in it: tasks with how they ended, too. The files of their results (results/ in the data \
+directory, or ORCHESTRATOR_RESULTS_DIR) and the history of calls to droplets are not. The server goes on while it is made, and \
+writers do not wait. The file holds secrets; only its owner may read it. Example: gaia backup /backups/gaia-$(date +%F).backup"
 )]
 pub struct BackupArgs {
     /// File to write, replaced once the backup is whole and verified; `-` is standard output
@@ -73,10 +78,10 @@ pub fn run(args: &BackupArgs, out: &mut dyn Write) -> Outcome {
     let told = format!("backed up {} objects of resourceVersion {}", made.objects, made.revision);
     if is_stdio(&args.file) {
         out.write_all(&made.bytes)?;
-        eprintln!("{told}");
+        eprintln!("{told}\n{LEFT_OUT}");
     } else {
         write_whole(&args.file, &made).map_err(CliError::file(format!("cannot write {}", args.file.display())))?;
-        writeln!(out, "{told} to {}", args.file.display())?;
+        writeln!(out, "{told} to {}\n{LEFT_OUT}", args.file.display())?;
     }
     Ok(0)
 }
