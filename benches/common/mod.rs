@@ -141,6 +141,17 @@ pub fn free_address() -> SocketAddr {
     listener.local_addr().expect("it has an address")
 }
 
+/// A program; `alone` on processor 0, where there are two.
+pub fn command(program: &Path, alone: bool) -> Command {
+    if !alone {
+        return Command::new(program);
+    }
+    // It becomes the program, so the process is the program's.
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(program);
+    command
+}
+
 /// A server of its own process, killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
@@ -150,8 +161,13 @@ pub struct Server {
 impl Server {
     /// `gaia` on a directory, in simulated reality: nothing but the API has anything to do.
     pub async fn gaia(data: &Path) -> Self {
+        Self::gaia_on(data, false).await
+    }
+
+    /// `alone`: on processor 0.
+    pub async fn gaia_on(data: &Path, alone: bool) -> Self {
         let address = free_address();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gaia"));
+        let mut command = command(Path::new(env!("CARGO_BIN_EXE_gaia")), alone);
         command
             .env_clear()
             .args(["serve", "--reality", "simulated", "--listen", &address.to_string(), "--data-dir"])
@@ -170,7 +186,7 @@ impl Server {
     }
 
     /// Ready when it takes connections.
-    async fn start(mut command: Command, address: SocketAddr) -> Self {
+    pub async fn start(mut command: Command, address: SocketAddr) -> Self {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Self { address, child: child.unwrap_or_else(|error| panic!("{command:?}: {error}")) };
         let deadline = Instant::now() + PATIENCE;
@@ -179,6 +195,15 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         server
+    }
+
+    /// Time of the processor so far, of the process that was started.
+    pub fn processor(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // Behind the name, which may hold anything; in ticks of 10 ms.
+        let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
     }
 
     /// Resident memory in KiB.

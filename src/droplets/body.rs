@@ -11,22 +11,22 @@ const MOST_KEPT_BYTES: usize = 10 * 1024;
 /// Deeper values are not kept: readers of the history could not parse them.
 const DEEPEST_KEPT: usize = 64;
 
-/// None for an empty body.
-pub fn read(bytes: &[u8]) -> Option<Box<RawValue>> {
+/// None for an empty body. A large one that is JSON is not copied.
+pub fn read(bytes: Vec<u8>) -> Option<Box<RawValue>> {
     let text = decode(bytes);
     if text.is_empty() {
         return None;
     }
     // NaN and Infinity are no JSON and so are text.
-    let value = match serde_json::from_str::<Box<RawValue>>(&text) {
-        Ok(value) => Ok(value),
+    let value = match serde_json::from_str::<&RawValue>(&text) {
+        Ok(_) => RawValue::from_string(text),
         Err(_) => to_raw_value(&text),
     };
     value.ok().filter(|value| value.get() != "null")
 }
 
 /// UTF-8, or UTF-16 and UTF-32 as told by the zeros among the first bytes (RFC 4627, 3). A byte order mark is no part of it.
-fn decode(bytes: &[u8]) -> String {
+fn decode(bytes: Vec<u8>) -> String {
     let wide = |size: usize, little: bool| {
         let number = |unit: &[u8]| {
             unit.iter().fold((0u32, 0), |(sum, n), byte| {
@@ -40,7 +40,7 @@ fn decode(bytes: &[u8]) -> String {
             _ => String::from_utf16_lossy(&units.map(|unit| unit as u16).collect::<Vec<_>>()),
         }
     };
-    let text: String = match bytes {
+    let text: String = match bytes.as_slice() {
         [0xff, 0xfe, 0, 0, ..] => wide(4, true),
         [0, 0, 0xfe, 0xff, ..] | [0, 0, 0, _, ..] => wide(4, false),
         [0xff, 0xfe, ..] => wide(2, true),
@@ -48,7 +48,10 @@ fn decode(bytes: &[u8]) -> String {
         [first, 0, 0, 0, ..] if *first != 0 => wide(4, true),
         [first, 0, ..] if *first != 0 => wide(2, true),
         [0, second, ..] if *second != 0 => wide(2, false),
-        _ => return strip_mark(String::from_utf8_lossy(bytes).into_owned()),
+        _ => {
+            let lossy = |error: std::string::FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
+            return strip_mark(String::from_utf8(bytes).unwrap_or_else(lossy));
+        }
     };
     strip_mark(text)
 }
@@ -56,6 +59,7 @@ fn decode(bytes: &[u8]) -> String {
 fn strip_mark(text: String) -> String {
     match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),
+        // Not copied.
         None => text,
     }
 }
@@ -153,7 +157,7 @@ mod tests {
     #[case::bytes(b"\xff\xff\xff", Some("\"\u{fffd}\u{fffd}\u{fffd}\""))]
     #[case::surrogate(br#""\ud800""#, Some(r#""\ud800""#))]
     fn bodies_are_as_they_came(#[case] bytes: &[u8], #[case] expected: Option<&str>) {
-        assert_eq!(read(bytes).as_deref().map(RawValue::get), expected);
+        assert_eq!(read(bytes.to_vec()).as_deref().map(RawValue::get), expected);
     }
 
     /// The sizes are what Python 3 says: `len(json.dumps(json.loads(text)))`.

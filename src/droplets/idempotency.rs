@@ -164,7 +164,7 @@ mod tests {
     use crate::droplets::{body, retry::Verdict};
 
     fn made(at: f64, text: &str) -> Made {
-        let whole = body::read(text.as_bytes());
+        let whole = body::read(text.as_bytes().to_vec());
         let record = Record {
             id: "id".to_owned(),
             droplet_name: "a".to_owned(),

@@ -8,10 +8,13 @@ mod program;
 mod support;
 
 mod errors;
+mod examples;
 mod fuzz;
+mod http2;
 mod idempotency;
 mod limits;
 mod process;
+mod registries;
 mod registry;
 mod routing;
 mod seed;

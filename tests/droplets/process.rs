@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     program::{Program, Server, complaint, gaia, stdout},
     services::{Says, Service},
-    world::listed,
+    world::{DEADLINE, listed},
 };
 
 fn started(data: &Path, registry: &str, own: u16) -> Server {
@@ -15,6 +15,13 @@ fn started(data: &Path, registry: &str, own: u16) -> Server {
     command.args(["serve", "--listen", "127.0.0.1:0", "--reality", "simulated", "--data-dir"]).arg(data);
     command.args(["--droplets-listen", &format!("127.0.0.1:{own}")]).env("REGISTRY_URL", registry);
     Server::of(Program::start(command.env("GAIA_LOG_LEVEL", "warn")))
+}
+
+/// The most memory it ever had, in MiB.
+fn most_memory(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.program.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") / 1024
 }
 
 fn free_port() -> u16 {
@@ -46,4 +53,32 @@ async fn calls_by_the_command_line_are_told_on_the_own_port_and_outlive_a_sigter
     let server = started(data.path(), &registry.url(), own);
     let history = server.gaia(&["droplet", "history", "--status", "success"]);
     assert!(stdout(&history).contains("/echo"), "{}", stdout(&history));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_megabytes_cost_little_more_memory_than_they_are() {
+    const LENGTH: usize = 100_000_000;
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (registry, target) = (Service::start().await, Service::start().await);
+    registry.lists(json!([listed("TGT", &target.url())]));
+    let large = format!("{{\"text\":\"{}\"}}", "x".repeat(LENGTH)).into_bytes();
+    target.says("/large", [Says::Bytes(200, "application/json", large)]);
+    let (data, own) = (tempfile::tempdir().expect("a directory"), free_port());
+    let server = started(data.path(), &registry.url(), own);
+    assert_eq!(server.gaia(&["droplet", "call", "TGT", "GET", "/small"]).status.code(), Some(0));
+    let before = most_memory(&server);
+    let body = json!({"droplet_name": "TGT", "path": "/large"});
+    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a client");
+    let answer = client.post(format!("http://127.0.0.1:{own}/orchestrator/tasks")).json(&body).send().await;
+    let answer = answer.expect("an answer");
+    let length = answer.content_length().expect("it says how long it is");
+    let bytes = answer.bytes().await.expect("all of it");
+    assert_eq!(bytes.len() as u64, length);
+    let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
+    assert_eq!((&answer["status"], &answer["response_status"]), (&json!("success"), &json!(200)));
+    assert_eq!(answer["response_body"]["text"].as_str().map(str::len), Some(LENGTH));
+    let more = most_memory(&server) - before;
+    assert!((95..150).contains(&more), "{more} MiB for 95");
+    let kept = server.http("/orchestrator/tasks?limit=1", "").1;
+    assert!(kept.contains(r#""_original_size_kb":97656."#), "{kept}");
 }

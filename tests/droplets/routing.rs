@@ -63,7 +63,8 @@ async fn connections_that_fail_are_tried_again() {
             "{routed}"
         );
     }
-    for (n, how) in [Rude::Ends, Rude::Resets, Rude::Truncates, Rude::Babbles].into_iter().enumerate() {
+    let all = [Rude::Ends, Rude::Resets, Rude::Truncates, Rude::ResetsMidway, Rude::Babbles];
+    for (n, how) in all.into_iter().enumerate() {
         let name = format!("rude{n}");
         world.declare(&name, json!({"endpoint": format!("http://{}", rude(how, 2).await), "healthPath": "/"})).await;
         let routed = world.route(json!({"droplet_name": name, "path": "/x"})).await;
@@ -80,6 +81,24 @@ async fn a_target_that_hangs_is_a_timeout() {
     assert_eq!((outcome(&routed), &routed["error"]["code"]), (("timeout", None, 3), &json!("TIMEOUT")));
     let (_, list) = world.get("/orchestrator/tasks?status=timeout").await;
     assert!(list["tasks"][0]["error_message"].as_str().is_some_and(|why| why.contains("timeout")), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_drips_has_the_time_of_one_attempt() {
+    let world = World::with(droplet_settings(Duration::from_millis(300))).await;
+    let every = Duration::from_millis(10);
+    world.target.says("/drip", [Says::Drips { every, elements: 1_000_000 }]);
+    let routed = world.call("/drip").await;
+    assert_eq!((outcome(&routed), &routed["error"]["code"]), (("timeout", None, 3), &json!("TIMEOUT")));
+    assert_eq!(world.target.asked("GET /drip").len(), 3, "each attempt was ended while something came");
+    world.declare("head", json!({"endpoint": format!("http://{}", rude(Rude::DripsHead, 99).await)})).await;
+    let routed = world.route(json!({"droplet_name": "head", "path": "/x"})).await;
+    assert_eq!(outcome(&routed), ("timeout", None, 3));
+    let limits = json!({"timeoutSeconds": 60});
+    world.declare("patient", json!({"endpoint": world.target.url(), "limits": limits})).await;
+    world.target.says("/slow", [Says::Drips { every, elements: 50 }]);
+    let routed = world.route(json!({"droplet_name": "patient", "path": "/slow"})).await;
+    assert_eq!((outcome(&routed), &routed["response_body"]), (("success", Some(200), 0), &json!(vec![1; 50])));
 }
 
 fn droplet_settings(task_timeout: Duration) -> gaia::controllers::droplet::Settings {
@@ -131,6 +150,13 @@ async fn an_answer_beyond_the_bound_is_an_error_and_not_tried_again() {
     assert!(
         routed["error"]["details"]["last_error"].as_str().is_some_and(|why| why.contains("larger than 1000 bytes"))
     );
+    // What it was packed to does not count.
+    for (length, status) in [(1000, "success"), (10_000_000, "error")] {
+        world.target.says("/packed", [Says::Gzip(length)]);
+        assert_eq!(world.call("/packed").await["status"], status, "{length}");
+    }
+    world.target.says("/endless", [Says::Drips { every: Duration::ZERO, elements: usize::MAX }]);
+    assert_eq!(outcome(&world.call("/endless").await), ("error", None, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,9 @@
-//! Every example of the seed's text, and the bodies of contract section 1.
+//! The bodies of contract section 1; the seed's own examples are in `examples`.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::world::{World, answer, listed};
-
-/// As the seed has it: `registry` is a droplet, and so is the orchestrator.
-async fn seed() -> World {
-    let world = World::start().await;
-    world.registry.lists(json!([listed("registry", &world.registry.url()), listed("orchestrator", &world.url)]));
-    world.routing.directory.sync().await.expect("the registry answers");
-    world
-}
+use crate::{examples::seed, world::answer};
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()

@@ -1,6 +1,8 @@
 //! Droplets and registries as tests need them: what they answer can be changed at any time, and what they were asked is noted down.
 
 use std::{
+    convert::Infallible,
+    io::Write,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,6 +15,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,6 +31,13 @@ pub enum Says {
     /// Nothing, until the notification.
     Nothing(Arc<Notify>),
     Redirect(String),
+    /// `[1,1,…]`, an element at a time.
+    Drips {
+        every: Duration,
+        elements: usize,
+    },
+    /// A JSON string of so many bytes, compressed.
+    Gzip(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +128,25 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
             go_on.notified().await;
             StatusCode::OK.into_response()
         }
+        Says::Drips { every, elements } => {
+            let drops = stream::iter(0..=elements).then(move |n| async move {
+                tokio::time::timeout(every, std::future::pending::<()>()).await.ok();
+                Ok::<_, Infallible>(if n == 0 {
+                    "[1"
+                } else if n == elements {
+                    "]"
+                } else {
+                    ",1"
+                })
+            });
+            ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(drops)).into_response()
+        }
+        Says::Gzip(length) => {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            packed.write_all(format!("\"{}\"", "x".repeat(length - 2)).as_bytes()).expect("it fits in memory");
+            let packed = packed.finish().expect("it fits in memory");
+            ([(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")], packed).into_response()
+        }
         Says::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
     }
 }
@@ -131,8 +160,12 @@ pub enum Rude {
     Resets,
     /// Promises more than it sends.
     Truncates,
+    /// Resets it in the middle of a body.
+    ResetsMidway,
     /// Sends something that is no HTTP.
     Babbles,
+    /// Begins a head that never ends, a letter every 10 ms.
+    DripsHead,
 }
 
 /// A peer that is rude `times` times and then answers `{"ok":true}`.
@@ -152,6 +185,23 @@ pub async fn rude(how: Rude, times: usize) -> SocketAddr {
                 (_, Rude::Ends) => "",
                 (_, Rude::Truncates) => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
                 (_, Rude::Babbles) => "NONSENSE\r\n\r\n",
+                (_, Rude::ResetsMidway) => {
+                    let head =
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"a\":";
+                    stream.write_all(head.as_bytes()).await.ok();
+                    // So that it is read before the reset drops what is on its way.
+                    tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>()).await.ok();
+                    socket2_linger(&stream);
+                    ""
+                }
+                (_, Rude::DripsHead) => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nx-head: ").await.ok();
+                    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+                    while stream.write_all(b"x").await.is_ok() {
+                        ticks.tick().await;
+                    }
+                    ""
+                }
                 (_, Rude::Resets) => {
                     socket2_linger(&stream);
                     ""

@@ -11,7 +11,7 @@ fn record(n: usize, droplet: &str, status: Verdict) -> Arc<Record> {
         method: "GET".to_owned(),
         status,
         response_status: Some(200),
-        response_body: crate::droplets::body::read(br#"{"b": 1, "a": 2}"#),
+        response_body: crate::droplets::body::read(br#"{"b": 1, "a": 2}"#.to_vec()),
         retry_count: 0,
         created_at: n as f64,
         completed_at: Some(n as f64 + 0.5),

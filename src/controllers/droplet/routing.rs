@@ -32,7 +32,7 @@ use super::{
 use crate::{
     adapters::{
         calls::Calls,
-        peers::targets::{Fault, Request, Response, Targets},
+        peers::targets::{Fault, Request, Response, Room, Targets},
     },
     api::droplet::DropletHold,
     droplets::{
@@ -65,11 +65,13 @@ pub struct Call {
 }
 
 /// What a caller is told.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Reply {
     pub record: Arc<Record>,
     /// All of it, where the record keeps a part.
     pub body: Option<Box<RawValue>>,
+    /// For as long as the body is there.
+    pub room: Room,
 }
 
 /// Why nothing was sent. None of these is recorded.
@@ -225,15 +227,17 @@ impl Routing {
         created_at: Timestamp,
         timeout: Duration,
     ) -> Reply {
-        let body = tried.answer.as_ref().and_then(|answer| body::read(&answer.body));
         let without_answer = tried.answer.is_none();
+        let response_status = tried.answer.as_ref().map(|answer| answer.status);
+        let taken = tried.answer.map(|answer| (body::read(answer.body), answer.room));
+        let (body, room) = taken.unwrap_or_default();
         let mut record = Record {
             id: call.id,
             droplet_name: call.droplet.to_string(),
             target_url: destination.shown,
             method: call.method.to_string(),
             status: tried.verdict,
-            response_status: tried.answer.as_ref().map(|answer| answer.status),
+            response_status,
             response_body: body.as_deref().map(body::kept),
             retry_count: tried.failed,
             created_at: seconds(created_at),
@@ -254,7 +258,7 @@ impl Routing {
         }
         self.tally().count(&record);
         self.figures.count(&record, took);
-        Reply { record: Arc::new(record), body }
+        Reply { record: Arc::new(record), body, room }
     }
 
     async fn keep(&self, reply: &Reply, claim: Option<&Claim>, durable: bool) {
@@ -271,7 +275,7 @@ impl Routing {
             error: Some(UdcError::new("INVALID_REQUEST", "Failed to execute task", serde_json::json!({"error": why}))),
             ..queued.clone()
         };
-        self.keep(&Reply { record: Arc::new(record), body: None }, claim, true).await;
+        self.keep(&Reply { record: Arc::new(record), body: None, room: Room::default() }, claim, true).await;
     }
 
     /// Ready at once unless the droplet's workload is changing hands.

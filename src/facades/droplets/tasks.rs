@@ -1,13 +1,14 @@
 //! A call to a droplet is taken, routed and answered; and what was recorded of others.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
     extract::Request,
     http::{HeaderMap, HeaderName, StatusCode, Uri, header},
-    response::Response,
+    response::{IntoResponse, Response},
 };
+use futures::stream;
 use reqwest::{Method, Url};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::{Answer, Droplets, Refusal, body, reply::json as answer_json, reply::ok, reply::with_header, udc};
 use crate::{
+    adapters::peers::targets::Room,
     controllers::droplet::{
         gate::Refused,
         idempotency::{Claim, Turn},
@@ -34,6 +36,7 @@ const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "PATCH"];
 const CANCEL: &str = "x-cancel-on-disconnect";
 const CALLBACK: &str = "x-callback-url";
 const KEY: &str = "idempotency-key";
+const LARGE_BYTES: usize = 64 * 1024;
 /// Says that an answer is one that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -100,7 +103,7 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
         false => tokio::spawn(work).await.map_err(|_| Refusal::failed("Internal Server Error"))?,
     };
     match ended {
-        Ok(reply) => ok(&routed(&reply.record, reply.body.as_deref())),
+        Ok(reply) => Ok(told(&reply.record, reply.body, reply.room)),
         Err(Unrouted::Misled(error)) => Err(failed(&error.to_string())),
         Err(Unrouted::Refused(refused)) => Ok(unavailable(&asked.name, &refused)),
     }
@@ -111,6 +114,38 @@ struct Asked {
     method: &'static str,
     path: String,
     payload: Option<Box<RawValue>>,
+}
+
+/// A body that is passed on, and its room until it is gone.
+struct Passed {
+    text: Box<str>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Passed {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// 200. A large body is passed on as it is, and not copied into the text around it.
+fn told(record: &Record, body: Option<Box<RawValue>>, room: Room) -> Response {
+    // Quotes within texts are escaped, so this can only be the field.
+    const FIELD: &str = r#""response_body":"#;
+    let large = match body {
+        Some(body) if body.get().len() >= LARGE_BYTES => body,
+        body => return answer_json(StatusCode::OK, &routed(record, body.as_deref())),
+    };
+    let around = serde_json::to_string(&routed(record, Some(RawValue::NULL))).unwrap_or_default();
+    let Some((before, after)) = around.split_once(&format!("{FIELD}null")) else {
+        return Refusal::failed("Internal Server Error").into_response();
+    };
+    let large = Bytes::from_owner(Passed { text: large.into(), _room: room });
+    let chunks = [Bytes::from(format!("{before}{FIELD}")), large, Bytes::from(after.to_owned())];
+    let length: usize = chunks.iter().map(Bytes::len).sum();
+    let body = Body::from_stream(stream::iter(chunks.map(Ok::<_, Infallible>)));
+    let response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    with_header(response, header::CONTENT_LENGTH, &length.to_string())
 }
 
 /// What the key of a request stands for; nothing without one.
@@ -187,7 +222,6 @@ fn failed(why: &str) -> Refusal {
 
 /// Not now: nothing was sent, and it may be tried again.
 fn unavailable(name: &str, refused: &Refused) -> Response {
-    use axum::response::IntoResponse;
     // Whole seconds, and none too few.
     let seconds = refused.retry_after.as_millis().div_ceil(1000).max(1);
     let message = format!("Droplet '{name}' takes no calls now: {}", refused.why);

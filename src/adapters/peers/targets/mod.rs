@@ -4,7 +4,17 @@
 //! connected to, so a name cannot change in between. The registry's own host is excepted; who runs it there means it. A redirect
 //! of the registry's counts as a URL like any other.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+mod room;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{body::Bytes, http::HeaderMap};
 use futures::{FutureExt, future::BoxFuture};
@@ -18,6 +28,7 @@ use crate::{
     adapters::probes::innermost,
     droplets::address::{is_refused, literal},
 };
+pub use room::{Room, Rooms};
 
 /// Connections to one droplet that are kept while nobody uses them.
 const IDLE_CONNECTIONS: usize = 32;
@@ -39,10 +50,12 @@ pub struct Request {
     pub most_bytes: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Response {
     pub status: u16,
-    pub body: Bytes,
+    pub body: Vec<u8>,
+    /// For the body, wherever it goes.
+    pub room: Room,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +92,7 @@ pub struct Targets {
     client: reqwest::Client,
     /// For the registry, which may redirect.
     following: reqwest::Client,
+    rooms: Rooms,
     trusted: Arc<str>,
 }
 
@@ -115,18 +129,19 @@ impl Targets {
                 }
             })
         };
-        Ok(Self { client: client(Policy::none())?, following: client(follow)?, trusted: trusted.clone() })
+        let (client, following) = (client(Policy::none())?, client(follow)?);
+        Ok(Self { client, following, rooms: Rooms::default(), trusted })
     }
 
     /// Redirects are answers.
     pub async fn send(&self, request: Request) -> Result<Response, Fault> {
         fine(&request.url, &self.trusted).map_err(Fault::Hopeless)?;
-        attempt(&self.client, request).await
+        attempt(&self.client, request, &self.rooms).await
     }
 
     /// As [`send`](Self::send), to the registry: redirects are followed.
     pub async fn ask_registry(&self, request: Request) -> Result<Response, Fault> {
-        attempt(&self.following, request).await
+        attempt(&self.following, request, &self.rooms).await
     }
 }
 
@@ -138,16 +153,28 @@ fn fine(url: &Url, trusted: &str) -> Result<(), String> {
     }
 }
 
-async fn attempt(client: &reqwest::Client, request: Request) -> Result<Response, Fault> {
+async fn attempt(client: &reqwest::Client, request: Request, rooms: &Rooms) -> Result<Response, Fault> {
     let timeout = request.timeout;
     let at = authority(&request.url);
-    match tokio::time::timeout(timeout, exchange(client, request)).await {
+    let waits_for_room = AtomicBool::new(false);
+    match tokio::time::timeout(timeout, exchange(client, request, rooms, &waits_for_room)).await {
         Ok(ended) => ended,
-        Err(_) => Err(Fault::Timeout(format!("{at}: no answer within {} s (timeout)", timeout.as_secs_f64()))),
+        Err(_) => {
+            let why = match waits_for_room.load(Ordering::Relaxed) {
+                true => format!("no room for its answer: others hold {} MiB", rooms.most_mebibytes()),
+                false => "no answer".to_owned(),
+            };
+            Err(Fault::Timeout(format!("{at}: {why} within {} s (timeout)", timeout.as_secs_f64())))
+        }
     }
 }
 
-async fn exchange(client: &reqwest::Client, request: Request) -> Result<Response, Fault> {
+async fn exchange(
+    client: &reqwest::Client,
+    request: Request,
+    rooms: &Rooms,
+    waits_for_room: &AtomicBool,
+) -> Result<Response, Fault> {
     let at = authority(&request.url);
     let mut call = client.request(request.method.clone(), request.url).headers(request.headers);
     call = match request.body {
@@ -162,14 +189,27 @@ async fn exchange(client: &reqwest::Client, request: Request) -> Result<Response
     };
     let mut response = call.send().await.map_err(broken)?;
     let status = response.status().as_u16();
-    let mut body = Vec::new();
+    let fits = |bytes: usize| match bytes > request.most_bytes {
+        true => Err(Fault::Hopeless(format!("{at}: the answer is larger than {} bytes", request.most_bytes))),
+        false => Ok(bytes),
+    };
+    let mut room = Room::default();
+    // Unknown where it is compressed, or not told beforehand.
+    let length = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let length = fits(length)?;
+    cover(&mut room, length, rooms, waits_for_room).await;
+    let mut body = Vec::with_capacity(length);
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
-        if body.len() + chunk.len() > request.most_bytes {
-            return Err(Fault::Hopeless(format!("{at}: the answer is larger than {} bytes", request.most_bytes)));
-        }
+        cover(&mut room, fits(body.len() + chunk.len())?, rooms, waits_for_room).await;
         body.extend_from_slice(&chunk);
     }
-    Ok(Response { status, body: body.into() })
+    Ok(Response { status, body, room })
+}
+
+async fn cover(room: &mut Room, bytes: usize, rooms: &Rooms, waits: &AtomicBool) {
+    waits.store(true, Ordering::Relaxed);
+    room.cover(bytes, rooms).await;
+    waits.store(false, Ordering::Relaxed);
 }
 
 fn told(error: &reqwest::Error) -> String {

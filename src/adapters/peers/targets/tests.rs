@@ -80,6 +80,26 @@ async fn a_name_that_leads_to_a_metadata_address_leads_nowhere() {
 }
 
 #[tokio::test]
+async fn answers_that_find_no_room_are_told_so() {
+    let body = "x".repeat(1536 * 1024);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    let large = format!("http://127.0.0.1:{}/", peer(head.leak()).await);
+    let small = peer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    let targets = Targets { rooms: Rooms::of(3), ..targets("registry.test") };
+    let wide = |timeout| Request { timeout, most_bytes: 2 * 1024 * 1024, ..get(&large) };
+    let first = targets.send(wide(Duration::from_secs(10))).await.expect("an answer");
+    let fault = targets.send(wide(Duration::from_millis(300))).await.expect_err("one and two are three");
+    assert!(
+        matches!(&fault, Fault::Timeout(why) if why.contains("no room for its answer: others hold 3 MiB")),
+        "{fault}"
+    );
+    let answer = targets.send(get(&format!("http://127.0.0.1:{small}/"))).await;
+    assert_eq!(answer.map(|answer| answer.status), Ok(200), "small ones need none");
+    drop(first);
+    assert_eq!(targets.send(wide(Duration::from_secs(10))).await.map(|answer| answer.body.len()), Ok(body.len()));
+}
+
+#[tokio::test]
 async fn the_registry_may_be_where_nobody_else_may() {
     let lookup = Arc::new(Names([("registry.test", vec![METADATA]), ("other.test", vec![METADATA])].into()));
     let careful = Careful { trusted: "registry.test".into(), lookup };
