@@ -1,12 +1,14 @@
 //! The program itself: FPAI's API on a port of its own, `gaia droplet` with its exit codes, and a SIGTERM that costs no record.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::{
     program::{Program, Server, complaint, gaia, stdout},
     services::{Says, Service},
+    support::eventually,
     world::{DEADLINE, listed},
 };
 
@@ -81,4 +83,32 @@ async fn a_hundred_megabytes_cost_little_more_memory_than_they_are() {
     assert!((95..150).contains(&more), "{more} MiB for 95");
     let kept = server.http("/orchestrator/tasks?limit=1", "").1;
     assert!(kept.contains(r#""_original_size_kb":97656."#), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_a_sigterm_cuts_off_is_in_the_history() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (registry, target) = (Service::start().await, Service::start().await);
+    registry.lists(json!([listed("TGT", &target.url())]));
+    target.says("/hangs", [Says::Nothing(Arc::new(Notify::new()))]);
+    let (data, own) = (tempfile::tempdir().expect("a directory"), free_port());
+    let server = started(data.path(), &registry.url(), own);
+    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a client");
+    let call = client.post(format!("http://127.0.0.1:{own}/orchestrator/tasks"));
+    let call = call.header("idempotency-key", "k").json(&json!({"droplet_name": "TGT", "path": "/hangs"}));
+    let cut = tokio::spawn(call.try_clone().expect("it can be sent twice").send());
+    let asked = async || (!target.asked("GET /hangs").is_empty()).then_some(());
+    eventually("it is under way", DEADLINE, asked).await;
+    let (status, _, took) = server.terminate();
+    assert!(status.success() && took < DEADLINE);
+    cut.await.expect("no panic").ok();
+    let server = started(data.path(), &registry.url(), own);
+    let list: Value = serde_json::from_str(&server.http("/orchestrator/tasks", "").1).expect("JSON");
+    assert_eq!((&list["total"], &list["tasks"][0]["status"]), (&json!(1), &json!("error")), "{list}");
+    let why = list["tasks"][0]["error_message"].as_str().unwrap_or_default();
+    assert!(why.contains("the orchestrator stopped before the call had ended"), "{list}");
+    target.says("/hangs", [Says::Json(200, json!({}))]);
+    let again = call.send().await.expect("an answer");
+    assert!(again.headers().get("idempotent-replayed").is_none(), "nobody knows what came of it: it is made again");
+    assert_eq!(again.json::<Value>().await.expect("JSON")["status"], "success");
 }

@@ -121,6 +121,15 @@ pub fn spawn<O: Objects>(context: &Context<O>, routing: &Arc<Routing>, superviso
         stop.run_until_cancelled_owned(prober.run()).await;
         Ok::<(), Infallible>(())
     });
+    let ending = routing.clone();
+    // Callers had the time of the stage before.
+    supervisor.spawn(Stage::Controllers, "droplet-calls", |stop| async move {
+        stop.cancelled().await;
+        ending.stopping.cancel();
+        ending.under_way.close();
+        ending.under_way.wait().await;
+        Ok::<(), Infallible>(())
+    });
     let calls = routing.calls.clone();
     supervisor.spawn(Stage::Telling, "droplet-history", |stop| async move {
         stop.cancelled().await;

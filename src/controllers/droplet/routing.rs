@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::value::RawValue;
 use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     directory::{Directory, Known},
@@ -100,6 +101,10 @@ pub struct Routing {
     pub queue: super::later::Queue,
     /// Calls under a key that are under way.
     pub claims: Claims,
+    /// Calls that go on when their callers leave.
+    pub under_way: TaskTracker,
+    /// The process ends, and has no more time for them.
+    pub stopping: CancellationToken,
     gates: Mutex<HashMap<String, Arc<Gate>>>,
 }
 
@@ -121,6 +126,8 @@ impl Routing {
             clock,
             claims,
             queue,
+            under_way: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             figures: Figures::default(),
             tally: Mutex::default(),
             held: watch::Sender::new(Vec::new()),
@@ -172,6 +179,30 @@ impl Routing {
         let reply = self.recorded(call, destination, tried, begun.elapsed(), created_at, timeout);
         self.keep(&reply, claim, self.directory.settings.durable_history).await;
         Ok(reply)
+    }
+
+    /// As [`route`](Self::route), but ends with the process: then it is recorded that nobody knows what came of it. That is no result
+    /// for its key.
+    pub async fn route_while_running(
+        &self,
+        known: &Known,
+        call: Call,
+        claim: Option<&Claim>,
+    ) -> Result<Reply, Unrouted> {
+        let (begun, created_at, cut) = (Instant::now(), self.clock.now(), call.clone());
+        // Cancel-safe: a call that is cut off is recorded below.
+        tokio::select! {
+            biased;
+            ended = self.route(known, call, claim) => ended,
+            () = self.stopping.cancelled() => {
+                let destination = join(&known.entry.endpoint, &cut.path)?;
+                let last = Ended::Hopeless("the orchestrator stopped before the call had ended".to_owned());
+                let tried = Tried { verdict: Verdict::Error, failed: 0, answer: None, last };
+                let reply = self.recorded(cut, destination, tried, begun.elapsed(), created_at, self.timeout(known));
+                self.keep(&reply, None, false).await;
+                Ok(reply)
+            }
+        }
     }
 
     fn timeout(&self, known: &Known) -> Duration {

@@ -95,12 +95,12 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
     };
     let work = {
         let routing = routing.clone();
-        async move { routing.route(&known, call, claim.as_ref()).await }
+        async move { routing.route_while_running(&known, call, claim.as_ref()).await }
     };
     let ended = match parts.headers.get(CANCEL).is_some_and(|value| value == "1" || value == "true") {
         true => work.await,
         // A caller that leaves drops only its wait.
-        false => tokio::spawn(work).await.map_err(|_| Refusal::failed("Internal Server Error"))?,
+        false => routing.under_way.spawn(work).await.map_err(|_| Refusal::failed("Internal Server Error"))?,
     };
     match ended {
         Ok(reply) => Ok(told(&reply.record, reply.body, reply.room)),
