@@ -81,7 +81,7 @@ impl Parts {
         let file = Some(ListingFile::new(cache));
         let directory = Directory::new(settings, targets.clone(), file, self.clock.clone());
         let routing = Arc::new(Routing::new(directory, targets, calls, self.clock.clone(), queued));
-        routing.figures.register(exposition);
+        droplet::figures::register(&routing, exposition);
         droplet::spawn(context, &routing, supervisor);
         let droplets = Droplets { routing };
         if let Some(listener) = listener {

@@ -9,6 +9,7 @@ mod support;
 
 mod errors;
 mod examples;
+mod figures;
 mod fuzz;
 mod http2;
 mod idempotency;

@@ -1,14 +1,26 @@
-//! What is counted for Prometheus.
+//! What Prometheus is told: the same as `GET /orchestrator/metrics` says (there as shares and percentiles, here as counts and buckets).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 
-use crate::droplets::{names::key, record::Record};
+use super::routing::{Routing, seconds};
+use crate::droplets::{cache::CacheStatus, names::key, record::Record};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CallLabels {
@@ -26,10 +38,8 @@ pub struct DropletLabels {
 pub struct Figures {
     calls: Family<CallLabels, Counter>,
     retries: Family<DropletLabels, Counter>,
+    retried: Family<CallLabels, Counter>,
     duration: Family<DropletLabels, Histogram, fn() -> Histogram>,
-    pub known: Gauge,
-    pub reachable: Gauge,
-    pub cache_age: Gauge,
 }
 
 fn buckets() -> Histogram {
@@ -41,32 +51,84 @@ impl Default for Figures {
         Self {
             calls: Family::default(),
             retries: Family::default(),
+            retried: Family::default(),
             duration: Family::new_with_constructor(buckets as fn() -> Histogram),
-            known: Gauge::default(),
-            reachable: Gauge::default(),
-            cache_age: Gauge::default(),
         }
     }
 }
 
 impl Figures {
-    /// Adds them to what `/metrics` shows.
-    pub fn register(&self, registry: &mut Registry) {
+    fn register(&self, registry: &mut Registry) {
         registry.register("gaia_droplet_calls", "Calls routed to droplets", self.calls.clone());
         registry.register("gaia_droplet_retries", "Attempts that failed", self.retries.clone());
+        registry.register("gaia_droplet_retried_calls", "Calls of which an attempt failed", self.retried.clone());
         let what = "From the first attempt to the end, waits between attempts included";
         registry.register("gaia_droplet_call_duration_seconds", what, self.duration.clone());
-        registry.register("gaia_droplets_known", "Droplets that can be routed to", self.known.clone());
-        registry.register("gaia_droplets_reachable", "Of these, who answered the last probe", self.reachable.clone());
-        let what = "Age of the registry's list when droplets were last probed";
-        registry.register("gaia_droplet_list_age_seconds", what, self.cache_age.clone());
     }
 
     pub fn count(&self, record: &Record, took: Duration) {
         let droplet: Arc<str> = key(&record.droplet_name).into();
         let labels = DropletLabels { droplet: droplet.clone() };
-        self.calls.get_or_create(&CallLabels { droplet, status: record.status.as_str() }).inc();
+        let call = CallLabels { droplet, status: record.status.as_str() };
+        self.calls.get_or_create(&call).inc();
+        if record.retry_count > 0 {
+            self.retried.get_or_create(&call).inc();
+        }
         self.retries.get_or_create(&labels).inc_by(record.retry_count.into());
         self.duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+}
+
+/// Adds everything to what `/metrics` shows.
+pub fn register(routing: &Arc<Routing>, registry: &mut Registry) {
+    routing.figures.register(registry);
+    registry.register_collector(Box::new(Live(Arc::downgrade(routing))));
+}
+
+/// What is looked at when somebody asks: the registry, its list, who answers.
+struct Live(Weak<Routing>);
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Live")
+    }
+}
+
+impl Collector for Live {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(routing) = self.0.upgrade() else { return Ok(()) };
+        let mut gauge = |name: &str, help: &str, value: f64| {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        };
+        let directory = &routing.directory;
+        let ((status, age_seconds, _), syncs) = (directory.cache(), directory.syncs());
+        let known = directory.view().droplets.len();
+        gauge("gaia_droplets_known", "Droplets that can be routed to", known as f64)?;
+        let reachable = routing.count_reachable();
+        gauge("gaia_droplets_reachable", "Of these, who answered the last probe", reachable as f64)?;
+        gauge(
+            "gaia_droplet_list_age_seconds",
+            "Age of the registry's list; 999999: there is none",
+            age_seconds as f64,
+        )?;
+        if let Some(last) = syncs.last {
+            let what = "When the registry was last asked, whatever came of it";
+            gauge("gaia_droplet_registry_last_sync_timestamp_seconds", what, seconds(last))?;
+            let what = "How long that took";
+            gauge("gaia_droplet_registry_last_sync_duration_seconds", what, syncs.last_took.as_secs_f64())?;
+        }
+        let what = "1 for what the registry's list is now";
+        let mut family = encoder.encode_descriptor("gaia_droplet_list_status", what, None, MetricType::Gauge)?;
+        let all =
+            [("active", CacheStatus::Active), ("stale", CacheStatus::Stale), ("unavailable", CacheStatus::Unavailable)];
+        for (name, one) in all {
+            ConstGauge::new(i64::from(status == one)).encode(family.encode_family(&[("status", name)])?)?;
+        }
+        let what = "How often the registry was asked for its list";
+        let mut family = encoder.encode_descriptor("gaia_droplet_registry_syncs", what, None, MetricType::Counter)?;
+        for (name, count) in [("success", syncs.success), ("error", syncs.error)] {
+            ConstCounter::new(count).encode(family.encode_family(&[("result", name)])?)?;
+        }
+        Ok(())
     }
 }

@@ -88,10 +88,6 @@ impl<O: Objects> Prober<O> {
         }
         futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect::<()>().await;
         self.routing.reachable().retain(|key, _| view.find(key).is_some());
-        let figures = &self.routing.figures;
-        figures.known.set(view.droplets.len().try_into().unwrap_or(i64::MAX));
-        figures.reachable.set(self.routing.count_reachable().try_into().unwrap_or(i64::MAX));
-        figures.cache_age.set(self.routing.directory.cache().1);
     }
 
     async fn look_at(&self, known: Arc<Known>, object: Option<Arc<Droplet>>) {
