@@ -109,6 +109,23 @@ async fn a_path_that_leads_elsewhere_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_kept_is_not_promised() {
+    let world = World::start().await;
+    let post =
+        |body: Value| world.request(Method::POST, "/orchestrator/tasks").json(&body).header("prefer", "respond-async");
+    for callback in ["", "nowhere", "ftp://x/", "http://"] {
+        let request = post(json!({"droplet_name": "TGT", "path": "/x"})).header("x-callback-url", callback);
+        let (status, error) = answer(request).await;
+        assert_eq!((status.as_u16(), &error["error"]["code"]), (400, &json!("INVALID_REQUEST")), "{callback}");
+        assert!(error["error"]["details"]["error"].as_str().is_some_and(|why| why.starts_with("X-Callback-URL: ")));
+    }
+    assert_eq!(answer(post(json!({"droplet_name": "nobody", "path": "/x"}))).await.0, 400);
+    assert_eq!(answer(post(json!({"droplet_name": "TGT", "path": "//x"}))).await.0, 400);
+    assert_eq!(answer(post(json!({"droplet_name": "TGT"}))).await.0, 422);
+    assert!(world.routing.calls.is_empty() && world.target.asked("GET /x").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_sent_to_a_metadata_address() {
     let world = World::start().await;
     world.declare("metadata", json!({"endpoint": "http://169.254.169.254"})).await;

@@ -45,10 +45,14 @@ async fn calls_by_the_command_line_are_told_on_the_own_port_and_outlive_a_sigter
     let unknown = server.gaia(&["droplet", "call", "nobody", "GET", "/"]);
     let told = complaint(&unknown, 1);
     assert!(told.contains("'nobody' not found in registry"), "{told}");
+    target.says("/404", [Says::Json(404, json!({"no": 1}))]);
+    let missing = server.gaia(&["droplet", "call", "TGT", "GET", "/404"]);
+    assert!(complaint(&missing, 1).contains("404"), "an answer that is not 2xx is a 1");
+    assert!(String::from_utf8_lossy(&missing.stdout).contains("\"no\": 1"), "and is shown");
     let bad = server.gaia(&["droplet", "call", "TGT", "GET", "/", "-d", "[1]"]);
     assert!(complaint(&bad, 2).contains("--data: must be a JSON object"));
     let tasks = reqwest::get(format!("http://127.0.0.1:{own}/orchestrator/tasks")).await.expect("it listens");
-    assert_eq!(tasks.json::<Value>().await.expect("JSON")["total"], 1);
+    assert_eq!(tasks.json::<Value>().await.expect("JSON")["total"], 2);
 
     let (status, _, _) = server.terminate();
     assert!(status.success());
@@ -111,4 +115,37 @@ async fn a_call_that_a_sigterm_cuts_off_is_in_the_history() {
     let again = call.send().await.expect("an answer");
     assert!(again.headers().get("idempotent-replayed").is_none(), "nobody knows what came of it: it is made again");
     assert_eq!(again.json::<Value>().await.expect("JSON")["status"], "success");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_durable_history_what_was_answered_outlives_a_kill() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (registry, target) = (Service::start().await, Service::start().await);
+    registry.lists(json!([listed("TGT", &target.url())]));
+    let data = tempfile::tempdir().expect("a directory");
+    let start = || {
+        let mut command = gaia();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--reality", "simulated", "--data-dir"]).arg(data.path());
+        command.env("REGISTRY_URL", registry.url()).env("TASK_HISTORY", "durable").env("GAIA_LOG_LEVEL", "warn");
+        Server::of(Program::start(&mut command))
+    };
+    let mut server = start();
+    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a client");
+    let call = |url: String, n: usize| {
+        let body = json!({"droplet_name": "TGT", "path": format!("/{n}")});
+        let call = client.post(format!("{url}/orchestrator/tasks")).header("idempotency-key", "k").json(&body);
+        async move { call.send().await.expect("an answer").json::<Value>().await.expect("JSON") }
+    };
+    let mut told = Vec::new();
+    for n in 0..20 {
+        told.push(call(server.url.clone(), n).await);
+    }
+    server.program.kill();
+    let server = start();
+    let list: Value = serde_json::from_str(&server.http("/orchestrator/tasks", "").1).expect("JSON");
+    assert_eq!(list["total"], 20);
+    for (n, first) in told.iter().enumerate() {
+        assert_eq!(call(server.url.clone(), n).await, *first, "the same, from the disk");
+    }
+    assert_eq!(target.asked("GET /").iter().filter(|asked| !asked.line.ends_with("health")).count(), 20);
 }

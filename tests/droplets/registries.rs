@@ -158,3 +158,16 @@ async fn of_a_list_with_lies_what_is_true_is_used() {
     assert_eq!(routed["status"], "success", "a name may be odd");
     assert_eq!(world.get("/orchestrator/metrics").await.1["droplets_known"], 10);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_is_asked_again_and_again_and_told_of_us_when_it_forgot() {
+    let world = World::with(Settings { sync_interval: Duration::from_millis(50), ..hasty() }).await;
+    world.registry.lists(json!([listed("late", &world.target.url()), listed("orchestrator", &world.url)]));
+    let view = || world.routing.directory.view();
+    eventually("it is seen without being asked for", DEADLINE, async || view().find("late").cloned()).await;
+    let registered = || world.registry.asked("POST /register").len();
+    let before = registered();
+    // A registry that was restarted knows nobody; somebody else was quicker than we are.
+    world.registry.lists(json!([listed("late", &world.target.url())]));
+    eventually("it is told again", DEADLINE, async || (registered() > before).then_some(())).await;
+}
