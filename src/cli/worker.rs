@@ -2,6 +2,7 @@
 
 use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
+use axum::http::Uri;
 use clap::{Args, ValueEnum};
 
 use super::{CliError, Outcome, session::ServerArgs};
@@ -10,7 +11,7 @@ use crate::{
     telemetry::{self, LogFormat, LogSettings},
     worker::{
         Settings, agent,
-        executors::{Executor, command::Programs, echo::Echo},
+        executors::{Executor, command::Programs, echo::Echo, http::OpenAi},
         home,
         processes::Tree,
     },
@@ -37,6 +38,15 @@ pub struct WorkerArgs {
     /// Variables of this environment that programs of `command` get, beside PATH, HOME, LANG and the like
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     command_env: Vec<String>,
+    /// The OpenAI-compatible endpoint that `http` asks, up to where the paths of the API begin: http://127.0.0.1:8000/v1
+    #[arg(long, value_name = "URL", env = "GAIA_WORKER_HTTP_URL")]
+    http_url: Option<String>,
+    /// File whose first line is the endpoint's key
+    #[arg(long, value_name = "FILE", env = "GAIA_WORKER_HTTP_TOKEN_FILE")]
+    http_token_file: Option<PathBuf>,
+    /// Requests to the endpoint at a time, of a task with several items
+    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    http_concurrency: u16,
     /// Seconds between heartbeats
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), env = "HEARTBEAT_INTERVAL_SEC")]
     heartbeat: u64,
@@ -62,6 +72,8 @@ enum Kind {
     /// Runs the program in spec.command, as the user of this worker: whoever may submit tasks may do here what that user may.
     /// So it must be asked for
     Command,
+    /// Asks the endpoint of --http-url what spec.http says, with its key
+    Http,
 }
 
 impl WorkerArgs {
@@ -77,21 +89,34 @@ impl WorkerArgs {
         let directory = directory.ok_or_else(|| {
             CliError::Usage("--directory is needed, for neither XDG_STATE_HOME nor HOME names a directory".to_owned())
         })?;
-        let executor = |kind: &Kind| -> Arc<dyn Executor> {
-            match kind {
-                Kind::Echo => Arc::new(Echo),
-                Kind::Command => Arc::new(Programs { passed: self.command_env.clone() }),
-            }
-        };
         Ok(Settings {
             server: self.server.server.trim_end_matches('/').to_owned(),
             token,
             tags: self.tags.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
-            executors: self.executors.iter().map(executor).collect(),
+            executors: self.executors.iter().map(|kind| self.executor(*kind)).collect::<Result<_, _>>()?,
             heartbeat: Duration::from_secs(self.heartbeat),
             grace: Duration::from_secs(self.grace),
             directory,
             id,
+        })
+    }
+}
+
+impl WorkerArgs {
+    fn executor(&self, kind: Kind) -> Result<Arc<dyn Executor>, CliError> {
+        Ok(match kind {
+            Kind::Echo => Arc::new(Echo),
+            Kind::Command => Arc::new(Programs { passed: self.command_env.clone() }),
+            Kind::Http => {
+                let usage = |why: &str| CliError::Usage(format!("--http-url {why}"));
+                let url = self.http_url.as_deref().ok_or_else(|| usage("is needed for the executor http"))?;
+                let parsed: Uri = url.parse().map_err(|error| usage(&format!("is no URL: {error}")))?;
+                if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+                    return Err(usage("must begin with http:// or https://"));
+                }
+                let token = self.http_token_file.as_deref().map(first_line).transpose()?;
+                Arc::new(OpenAi::new(url, token, self.http_concurrency.into())?)
+            }
         })
     }
 }

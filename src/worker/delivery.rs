@@ -175,7 +175,8 @@ enum Answer {
     None(String),
 }
 
-fn without_url(error: reqwest::Error) -> String {
+/// What went wrong, without the URL: it may hold a password.
+pub(super) fn without_url(error: reqwest::Error) -> String {
     let error = error.without_url();
     match std::error::Error::source(&error) {
         Some(source) => format!("{error}: {source}"),

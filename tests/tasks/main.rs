@@ -29,6 +29,7 @@ mod support;
 mod cards;
 mod command;
 mod doubles;
+mod http;
 mod keeping;
 mod losses;
 mod many;

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod echo;
+pub mod http;
 
 use std::{
     path::{Path, PathBuf},
