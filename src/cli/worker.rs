@@ -11,7 +11,7 @@ use crate::{
     telemetry::{self, LogFormat, LogSettings},
     worker::{
         Settings, agent,
-        executors::{Executor, command::Programs, echo::Echo, http::OpenAi},
+        executors::{Executor, command::Programs, container::DockerTasks, echo::Echo, http::OpenAi},
         home,
         processes::Tree,
     },
@@ -47,6 +47,9 @@ pub struct WorkerArgs {
     /// Requests to the endpoint at a time, of a task with several items
     #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     http_concurrency: u16,
+    /// The network of containers of `container`; it must exist [default: the engine's usual one]
+    #[arg(long, value_name = "NAME")]
+    container_network: Option<String>,
     /// Seconds between heartbeats
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), env = "HEARTBEAT_INTERVAL_SEC")]
     heartbeat: u64,
@@ -74,6 +77,9 @@ enum Kind {
     Command,
     /// Asks the endpoint of --http-url what spec.http says, with its key
     Http,
+    /// Runs the container in spec.container on the engine of DOCKER_HOST: any image, as any user in it, with nothing of the host
+    /// but a directory of its own. So it must be asked for
+    Container,
 }
 
 impl WorkerArgs {
@@ -107,6 +113,7 @@ impl WorkerArgs {
         Ok(match kind {
             Kind::Echo => Arc::new(Echo),
             Kind::Command => Arc::new(Programs { passed: self.command_env.clone() }),
+            Kind::Container => Arc::new(DockerTasks::new(self.container_network.clone())),
             Kind::Http => {
                 let usage = |why: &str| CliError::Usage(format!("--http-url {why}"));
                 let url = self.http_url.as_deref().ok_or_else(|| usage("is needed for the executor http"))?;

@@ -372,7 +372,7 @@ async fn attempt(means: Means, order: Order, cancel: CancellationToken) -> End {
     }
     let log = logs.of(&order);
     let files_url = format!("{}/api/v1/results/{}/files", settings.server, order.task);
-    let job = Job { order, log, directory: directory.path().to_owned(), artifacts, files_url, cancel };
+    let job = Job { order, log, home, directory: directory.path().to_owned(), artifacts, files_url, cancel };
     let end = match executor.run(&job).await {
         Err(Failure::Cancelled) => End::Cancelled,
         Err(Failure::Failed(error)) => End::Failed(error),

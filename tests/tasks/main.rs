@@ -28,6 +28,7 @@ mod support;
 
 mod cards;
 mod command;
+mod containers;
 mod doubles;
 mod http;
 mod keeping;

@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Executor, Failure, Job, STOP_GRACE, Work, last_lines, time_limit};
+use super::{Executor, Failure, Job, STOP_GRACE, Work, check_variables, last_lines, time_limit};
 use crate::worker::{
     artifacts::{self, Named},
     home::Home,
@@ -47,8 +47,6 @@ const PASSED: [&str; 12] = [
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
 ];
-/// Names of ours.
-const RESERVED: &str = "GAIA_";
 /// What was printed is read to its end, unless a process that nobody can end holds it open.
 const READ_WITHIN: Duration = Duration::from_secs(2);
 
@@ -151,16 +149,7 @@ fn check(spec: &Spec) -> Result<(), Failure> {
     if let Some(n) = spec.argv.iter().position(|word| word.contains('\0')) {
         return Err(wrong(&format!("argv[{n}]"), "must not hold a zero byte"));
     }
-    for (name, value) in &spec.env {
-        let at = format!("env.{name}");
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(wrong(&at, "is no environment variable"));
-        }
-        if name.starts_with(RESERVED) {
-            return Err(wrong(&at, &format!("names that begin with {RESERVED} are the worker's")));
-        }
-    }
-    Ok(())
+    check_variables("spec.command.env", &spec.env)
 }
 
 fn wrong(field: &str, why: &str) -> Failure {

@@ -1,11 +1,14 @@
 //! What runs tasks: an executor for each `spec.taskType`. What it needs stands in `spec.<taskType>` of the document.
 
 pub mod command;
+pub mod container;
 pub mod echo;
 pub mod http;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +25,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Of what does not say how long it may take.
 const USUAL_LIMIT: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Names of variables that are ours.
+const RESERVED: &str = "GAIA_";
 /// Of what was printed last, in the text of an error.
 const LINES_IN_ERROR: usize = 5;
 const BYTES_IN_ERROR: usize = 1024;
@@ -33,6 +38,8 @@ pub struct Job {
     pub order: Order,
     /// What it prints.
     pub log: Log,
+    /// The worker's directory.
+    pub home: Arc<Home>,
     /// Its own, empty but for `artifacts` at the start, removed at the end.
     pub directory: PathBuf,
     /// Files that are put here are uploaded when it succeeds.
@@ -149,6 +156,20 @@ impl Work {
         let text = fs::read(&self.value).await.map_err(|error| unusable(&error))?;
         serde_json::from_slice(&text).map_err(|error| unusable(&error))
     }
+}
+
+/// Variables of the environment, at this path of the document.
+fn check_variables(path: &str, variables: &BTreeMap<String, String>) -> Result<(), Failure> {
+    for (name, value) in variables {
+        let wrong = |why: &str| Failure::Failed(format!("{path}.{name}: {why}"));
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(wrong("is no environment variable"));
+        }
+        if name.starts_with(RESERVED) {
+            return Err(wrong(&format!("names that begin with {RESERVED} are the worker's")));
+        }
+    }
+    Ok(())
 }
 
 /// How long it may take, or why that is no time.

@@ -4,6 +4,7 @@ mod differences;
 mod errors;
 mod events;
 mod exec;
+mod logs;
 mod networks;
 mod observe;
 mod pull;
@@ -17,6 +18,7 @@ use std::{
 
 use bollard::{Docker, errors::Error};
 use errors::Call;
+pub use logs::{Printed, PrintedTo};
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::debug;
 
