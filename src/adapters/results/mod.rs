@@ -95,8 +95,9 @@ impl ResultFiles {
         bytes: impl Stream<Item = Result<B, E>>,
         limit: u64,
     ) -> Result<PathBuf, FileError> {
-        // The result is no artifact: it would be taken for the word of a worker.
-        if name == RESPONSES {
+        // The result is no artifact: it would be taken for the word of a worker. And where logs are is no place for a file:
+        // whoever brings one would be told to try again for ever.
+        if name == RESPONSES || name == LOGS {
             return Err(FileError::Name);
         }
         self.write(task, checked(name)?, bytes, limit).await

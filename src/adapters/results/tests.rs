@@ -58,6 +58,7 @@ async fn what_a_worker_wrote_itself_was_not_delivered() {
 #[case("/etc/passwd")]
 #[case("a/")]
 #[case(RESPONSES)]
+#[case(LOGS)]
 #[tokio::test]
 async fn names_that_lead_elsewhere_are_refused(#[case] name: &str) {
     let (_kept, files) = files();
