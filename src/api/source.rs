@@ -269,6 +269,8 @@ pub enum SourceReason {
     NoSuchRef,
     /// The commit has no such directory.
     PathNotFound,
+    /// The list of its objects does not fit into the Source: they are to be divided among several. Nothing is deleted.
+    TooManyObjects,
     /// `spec.pin` holds the objects at a revision.
     Pinned,
     /// `spec.pin` names a revision that is not there, or cannot be read: nothing is changed.

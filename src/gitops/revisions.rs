@@ -86,8 +86,10 @@ impl Revisions<'_> {
         object.metadata.owner_references = self.source.controller_owner_ref(&()).map(|owner| vec![owner]);
         match self.objects.create(object).await {
             Ok(_) => Ok(Kept::As(revision)),
-            // A name that is too long.
-            Err(error) if error.reason == Reason::Invalid => Ok(Kept::Not(error.to_string())),
+            // A name that is too long, or what it says beside the manifests.
+            Err(error) if matches!(error.reason, Reason::Invalid | Reason::RequestEntityTooLarge) => {
+                Ok(Kept::Not(error.to_string()))
+            }
             Err(error) => Err(error),
         }
     }

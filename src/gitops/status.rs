@@ -27,6 +27,10 @@ pub enum Outcome {
     NoRevision {
         why: String,
     },
+    /// The status has no room for the list of so many objects.
+    TooManyObjects {
+        objects: usize,
+    },
     Read(Box<Read>),
 }
 
@@ -91,6 +95,12 @@ pub fn status(before: &SourceStatus, outcome: Outcome, generation: Option<i64>, 
             let (no, reason) = (ConditionStatus::False, SourceReason::NoSuchRevision);
             condition::set(&mut status.conditions, PINNED, no, reason.as_str(), why.clone(), generation, &now);
             (no, reason, format!("{why}; everything is left as it is"))
+        }
+        Outcome::TooManyObjects { objects } => {
+            let message = format!(
+                "the list of its {objects} objects does not fit into one Source: divide them among several; nothing is deleted"
+            );
+            (ConditionStatus::False, SourceReason::TooManyObjects, message)
         }
         Outcome::Read(read) => {
             let verdict = verdict(&read);

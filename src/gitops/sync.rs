@@ -160,7 +160,16 @@ impl Syncer {
             }
             (None, Ok(_)) => Wanted { loaded: files, pinned: None },
         };
-        self.take_over(&source, listing, wanted, interval).await
+        let objects = wanted.loaded.documents.len();
+        match self.take_over(&source, listing, wanted, interval).await {
+            // What is wrong with a document is told as such: this is the inventory.
+            Err(error) if error.reason == Reason::RequestEntityTooLarge => {
+                let source = self.source().await?.filter(|again| again.uid() == source.uid()).ok_or(error)?;
+                self.report(&source, Outcome::TooManyObjects { objects }).await?;
+                Ok(Next::After(interval))
+            }
+            done => done,
+        }
     }
 
     async fn take_over(

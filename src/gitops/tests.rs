@@ -282,6 +282,16 @@ fn an_unreadable_directory_takes_nothing_away_from_the_status() {
 }
 
 #[test]
+fn a_list_of_objects_that_has_no_room_takes_nothing_away_from_the_status() {
+    let good = status(&SourceStatus::default(), Outcome::Read(Box::new(read(0))), Some(1), at(0));
+    let many = status(&good, Outcome::TooManyObjects { objects: 20_000 }, Some(1), at(5));
+    let (value, reason, message) = ready(&many);
+    assert_eq!((value, reason), ("False", "TooManyObjects"));
+    assert!(message.starts_with("the list of its 20000 objects does not fit into one Source"), "{message}");
+    assert_eq!((&many.inventory, many.objects), (&good.inventory, good.objects));
+}
+
+#[test]
 fn a_pin_is_told_while_it_lasts() {
     let told = |status: &SourceStatus| {
         let found = status.conditions.iter().find(|c| c.type_ == "Pinned");

@@ -172,7 +172,7 @@ impl ApiError {
         self
     }
 
-    fn about(kind: &Kind, name: &str, reason: Reason, message: String) -> Self {
+    pub(super) fn about(kind: &Kind, name: &str, reason: Reason, message: String) -> Self {
         let details = Details {
             group: kind.group.clone(),
             kind: kind.plural.clone(),

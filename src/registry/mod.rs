@@ -22,6 +22,7 @@ mod read;
 pub mod same;
 mod schema;
 pub mod selector;
+pub mod size;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, Taken, WriteOptions,
-    Written, apply, builtin, definitions, events, fields::FieldError, metadata, nesting, patch, same, schema,
+    Written, apply, builtin, definitions, events, fields::FieldError, metadata, nesting, patch, same, schema, size,
     store_error,
 };
 use crate::store::{Key, Revision, StoreError, Version};
@@ -75,6 +75,7 @@ impl Registry {
         self.check_not_terminating(stored)?;
         self.check(stored, &object, None)?;
         let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
+        size::check(kind, &name, &object, None, Subresource::Main)?;
         let key = Key::new(&stored.group, &stored.plural, namespace.as_deref(), &name);
         let version = if options.dry_run {
             if self.store.get(&key).await.map_err(|e| store_error(stored, &name, e))?.is_some() {
@@ -243,6 +244,8 @@ impl Registry {
             None => apply::record_update(kind, Some(live), &mut object, options, self.clock.now()),
         };
         self.check(kind, &object, Some(live))?;
+        let name = metadata::text(live, "name").unwrap_or_default();
+        size::check(kind, name, &object, Some(live), options.subresource)?;
         Ok((object, taken))
     }
 

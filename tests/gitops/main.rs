@@ -8,6 +8,7 @@ mod examples;
 mod git;
 #[path = "../support/gitserver.rs"]
 mod gitserver;
+mod large;
 mod prune;
 mod revisions;
 mod two_sources;

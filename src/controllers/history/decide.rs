@@ -19,6 +19,9 @@ use crate::{
 
 /// Former templates that are kept of each variant, beside the present one: as a Deployment does.
 const DEFAULT_LIMIT: u32 = 10;
+/// Of all templates of a Workload together, as JSON; of each variant the oldest go first. An object has room for half as much more,
+/// so that the present two find a place even when they alone are larger.
+const MOST_BYTES: usize = 1 << 20;
 /// Until what is left of a deleted namesake is collected.
 const COLLECTED: Duration = Duration::from_secs(2);
 
@@ -70,7 +73,17 @@ fn kept(workload: &Workload, mut history: WorkloadHistorySpec, now: Timestamp) -
         }
         list.truncate(former + 1);
     }
+    while bytes(&history) > MOST_BYTES {
+        let longest = Variant::ALL.into_iter().max_by_key(|variant| history.of_mut(*variant).len());
+        let Some(list) = longest.map(|variant| history.of_mut(variant)).filter(|list| list.len() > 1) else { break };
+        list.pop();
+    }
     history
+}
+
+fn bytes(history: &WorkloadHistorySpec) -> usize {
+    let all = history.live.iter().chain(&history.candidate);
+    all.map(|revision| Value::Object(revision.container.clone()).to_string().len()).sum()
 }
 
 fn record(list: &mut Vec<WorkloadRevision>, container: &ContainerSpec, changed_by: Option<String>, now: Timestamp) {
@@ -168,6 +181,20 @@ mod tests {
         let images: Vec<String> = (0..20).map(|n| n.to_string()).collect();
         let images: Vec<&str> = images.iter().map(String::as_str).collect();
         assert_eq!(after(&images, None).expect("a history").spec.live.len(), 11);
+    }
+
+    #[test]
+    fn large_templates_push_out_the_oldest_and_never_the_present_one() {
+        let images: Vec<String> = ('a'..='f').map(|letter| letter.to_string().repeat(300_000)).collect();
+        let images: Vec<&str> = images.iter().map(String::as_str).collect();
+        let history = after(&images, None).expect("a history");
+        let kept: Vec<i64> = history.spec.live.iter().map(|revision| revision.revision).collect();
+        assert_eq!(kept, [6, 5, 4], "three of 300 kB are less than a MiB, four are more");
+
+        let mut huge = workload(&"x".repeat(600_000), Some(&"y".repeat(600_000)));
+        huge.spec.revision_history_limit = Some(5);
+        let both = next(&huge, Some(history), 9).expect("a history");
+        assert_eq!((both.spec.live.len(), both.spec.candidate.len()), (1, 1), "what is in force is always there");
     }
 
     #[test]

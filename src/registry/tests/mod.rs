@@ -4,6 +4,7 @@ mod definitions;
 mod deletes;
 mod patch;
 mod reads;
+mod sizes;
 mod writes;
 
 use kube::CustomResourceExt;
