@@ -67,6 +67,8 @@ pub enum StartError {
     Web(String),
     #[error("REDIS_URL: {0}")]
     Bus(String),
+    #[error("cannot make an HTTP client for results of tasks")]
+    Outbox(#[source] reqwest::Error),
     #[error("REGISTRY_URL and droplets: cannot make an HTTP client")]
     Droplets(#[source] reqwest::Error),
     #[error("cannot keep the history of calls in {}", file.display())]

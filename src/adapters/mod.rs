@@ -4,6 +4,7 @@ pub mod bus;
 pub mod calls;
 pub mod containers;
 pub mod gpus;
+pub mod outbox;
 pub mod peers;
 pub mod probes;
 pub mod results;

@@ -9,6 +9,7 @@ use super::{Parts, StartError};
 use crate::{
     adapters::{
         bus::{SharedBus, both::BothBuses, embedded::EmbeddedBus, redis::RedisBus},
+        outbox::Outbox,
         results::ResultFiles,
     },
     config,
@@ -81,6 +82,8 @@ impl Parts {
             results: results.clone(),
             metrics: metrics.clone(),
             signer: signer.clone(),
+            outbox: Outbox::new().map_err(StartError::Outbox)?,
+            base_url: given.base_url.clone(),
             settings: settings(given),
         };
         task::spawn(context, reality, supervisor);

@@ -19,6 +19,8 @@ pub struct Tasks {
     pub log_file: Option<LogFile>,
     /// What every call of the tasks' API must show.
     pub token: Option<Token>,
+    /// Where workers reach this listener: for results of parts of tasks, whose documents name somebody else. Without a slash at the end.
+    pub base_url: Option<String>,
     /// None: beside the objects.
     pub results_dir: Option<PathBuf>,
     pub heartbeat_ttl: Duration,
@@ -48,6 +50,7 @@ impl Default for Tasks {
             redis_ca_file: None,
             log_file: None,
             token: None,
+            base_url: None,
             results_dir: None,
             heartbeat_ttl: Duration::from_secs(120),
             retry_base: Duration::from_secs(5),
@@ -79,6 +82,7 @@ impl Tasks {
             redis_ca_file: text("REDIS_CA_FILE").map(PathBuf::from),
             log_file: log_file(&text)?,
             token,
+            base_url: text("ORCHESTRATOR_BASE_URL").map(base_url).transpose()?,
             results_dir: text("ORCHESTRATOR_RESULTS_DIR")
                 .or_else(|| text("RESULTS_DIR"))
                 .map(|dir| expanded(dir, &text)),
@@ -143,6 +147,18 @@ fn log_file(text: &impl Fn(&str) -> Option<String>) -> Result<Option<LogFile>, C
         max_bytes: number("LOG_MAX_BYTES", text("LOG_MAX_BYTES"), 5 << 20)?,
         backups: number("LOG_BACKUP_COUNT", text("LOG_BACKUP_COUNT"), 5)?,
     }))
+}
+
+fn base_url(given: String) -> Result<String, ConfigError> {
+    let url = reqwest::Url::parse(&given).ok();
+    let whole = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none());
+    match whole {
+        Some(_) => Ok(given.trim_end_matches('/').to_owned()),
+        None => {
+            let origin = Origin::Variable("ORCHESTRATOR_BASE_URL".to_owned());
+            Err(invalid(origin, format!("{given:?} is not a URL such as http://gaia:8000")))
+        }
+    }
 }
 
 /// Numbers may be parted by underscores, as MLOC allows.

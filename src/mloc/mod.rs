@@ -4,6 +4,7 @@
 //!
 //! | file | question |
 //! |---|---|
+//! | [`destination`] | where a result goes |
 //! | [`document`] | is this text a document, and is every field that we read readable |
 //! | [`expand`] | which steps does it consist of, and which waits for which |
 //! | [`placeholders`] | what stands for `${stage.result.x}` |
@@ -18,6 +19,7 @@
 
 pub mod aggregate;
 pub mod amounts;
+pub mod destination;
 pub mod document;
 pub mod expand;
 pub mod names;

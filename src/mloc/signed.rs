@@ -1,4 +1,4 @@
-//! URLs of artifacts that open themselves for a while. The archive of one stage is loaded by the next with nothing but the URL, so where
+//! What opens one thing for a while, where callers must show a token that not everybody should have. URLs of artifacts: The archive of one stage is loaded by the next with nothing but the URL, so where
 //! callers must show a token that URL gets a signature: over the task, the file and an end, keyed with the token.
 
 use jiff::{SignedDuration, Timestamp};
@@ -7,8 +7,11 @@ use ring::hmac;
 
 /// A worker loads what it needs when it begins.
 const OPEN_FOR: SignedDuration = SignedDuration::from_hours(1);
+/// A worker may be at a task for weeks. What it delivers then still has to be of the attempt that counts.
+const PASS_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Before what is signed, so that the key means nothing elsewhere.
 const PURPOSE: &str = "gaia.dev/artifact";
+const PASS: &str = "gaia.dev/results";
 
 /// Clones sign alike.
 #[derive(Debug, Clone)]
@@ -31,6 +34,21 @@ impl Signer {
         Some(format!("{url}?expires={expires}&signature={}", hex(signature.as_ref())))
     }
 
+    /// A bearer token with which results and files of this task can be delivered, and nothing else done.
+    pub fn pass(&self, task: &str, now: Timestamp) -> String {
+        let expires = now.saturating_add(PASS_FOR).unwrap_or(Timestamp::MAX).as_second();
+        let signature = hmac::sign(&self.0, pass_message(task, expires).as_bytes());
+        format!("{expires}.{}.{task}", hex(signature.as_ref()))
+    }
+
+    /// The task for which a bearer token is such a pass.
+    pub fn passes<'p>(&self, pass: &'p str, now: Timestamp) -> Option<&'p str> {
+        let mut parts = pass.splitn(3, '.');
+        let expires: i64 = parts.next()?.parse().ok().filter(|expires| *expires > now.as_second())?;
+        let (signature, task) = (bytes(parts.next()?)?, parts.next()?);
+        hmac::verify(&self.0, pass_message(task, expires).as_bytes(), &signature).ok().map(|()| task)
+    }
+
     /// Whether a signature opens this file of this task now.
     pub fn opens(&self, task: &str, name: &str, expires: i64, signature: &str, now: Timestamp) -> bool {
         let Some(signature) = bytes(signature) else { return false };
@@ -41,6 +59,10 @@ impl Signer {
 fn message(task: &str, name: &str, expires: i64) -> String {
     // Neither an id nor a file name holds a zero byte.
     format!("{PURPOSE}\0{task}\0{name}\0{expires}")
+}
+
+fn pass_message(task: &str, expires: i64) -> String {
+    format!("{PASS}\0{task}\0{expires}")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -78,6 +100,18 @@ mod tests {
             !signer.opens("t1", "a b.zip", expires, "zz", at(0)) && !signer.opens("t1", "a b.zip", expires, "é", at(0))
         );
         assert!(!Signer::new("other").opens("t1", "a b.zip", expires, signature, at(0)));
+    }
+
+    #[test]
+    fn a_pass_is_for_one_task() {
+        let signer = Signer::new("dev-token");
+        let pass = signer.pass("ns/t.1-0", at(0));
+        assert_eq!(signer.passes(&pass, at(0)), Some("ns/t.1-0"));
+        assert_eq!(signer.passes(&pass, at(30 * 24 * 3600)), None);
+        for other in [pass.replace("t.1-0", "t.1-1"), format!("1{pass}"), "dev-token".to_owned(), String::new()] {
+            assert_eq!(signer.passes(&other, at(0)), None, "{other}");
+        }
+        assert_eq!(Signer::new("other").passes(&pass, at(0)), None);
     }
 
     #[test]

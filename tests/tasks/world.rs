@@ -86,7 +86,9 @@ impl World {
             .current_dir(self.data.path())
             .envs(self.redis.as_ref().map(|redis| ("REDIS_URL", redis.url())))
             .envs(self.redis.as_ref().and_then(Redis::ca_file).map(|file| ("REDIS_CA_FILE", file)));
-        command.envs(&self.variables).arg("serve").arg("--data-dir").arg(self.data.path());
+        // Only now the port is known.
+        let variables = self.variables.iter().map(|(name, value)| (name, value.replace("{url}", &self.url())));
+        command.envs(variables).arg("serve").arg("--data-dir").arg(self.data.path());
         command.args(["--reality", "simulated", "--listen", "127.0.0.1:0", "--node-name", "here"]);
         command.arg("--tasks-listen").arg(format!("127.0.0.1:{}", self.port));
         let mut server = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary runs");

@@ -53,9 +53,13 @@ impl<O: Objects> Tasks<O> {
         let mut news = self.news().ready_chunks(BATCH);
         loop {
             let due = self.due();
-            // Cancel-safe: a stream's next, a point in time.
+            // Cancel-safe: the end of a task of ours, a stream's next, a point in time.
             let batch = tokio::select! {
                 biased;
+                sent = self.outgoing.next() => {
+                    self.sent(sent).await;
+                    Some(Vec::new())
+                }
                 batch = news.next() => batch,
                 () = tokio::time::sleep_until(due) => Some(Vec::new()),
             };

@@ -142,10 +142,14 @@ impl<O: Objects> Tasks<O> {
             index: shard.index,
             total: shard.total,
         });
+        let mut document = self.document(task, &key).await?;
+        if shard.is_some() {
+            self.with_pass(&mut document, &wire_id(&key));
+        }
         Some(Dispatch {
             task: wire_id(&key),
             worker: status.assigned_worker.clone()?,
-            document: self.document(task, &key).await?,
+            document,
             dispatched_at: status.dispatched_at.as_ref()?.0,
             shard,
             attempt: status.attempt_token.clone(),

@@ -27,6 +27,7 @@ pub mod silence;
 pub mod transition;
 pub mod view;
 
+mod delivering;
 mod following;
 mod handing;
 mod hearing;
@@ -45,6 +46,7 @@ use super::Context;
 use crate::{
     adapters::{
         bus::{BusEvent, SharedBus},
+        outbox::Outbox,
         results::ResultFiles,
     },
     api::task::{Task, TaskStatus},
@@ -82,6 +84,9 @@ pub struct Reality {
     pub metrics: TaskMetrics,
     /// Of URLs that lead to artifacts, where callers must show a token.
     pub signer: Option<Signer>,
+    pub outbox: Outbox,
+    /// Where workers reach us. None: nobody has said so.
+    pub base_url: Option<String>,
     pub settings: Settings,
 }
 
@@ -117,6 +122,8 @@ struct Tasks<O: Objects> {
     reminders: HashMap<Key, silence::Reminder>,
     /// What the bus told before everything was known.
     heard: Vec<BusEvent>,
+    /// Results that are on their way to others.
+    outgoing: delivering::Outgoing,
     unknown: Listed,
     /// When the bus is looked at.
     next_look: Option<Instant>,
@@ -142,6 +149,7 @@ impl<O: Objects> Tasks<O> {
             retries: BTreeMap::new(),
             reminders: HashMap::new(),
             heard: Vec::new(),
+            outgoing: delivering::Outgoing::default(),
             unknown: Listed::default(),
             next_look: None,
             next_sweep: Instant::now(),

@@ -337,6 +337,8 @@ mod tests {
             results: ResultFiles::new(directory).expect("a directory"),
             metrics: Default::default(),
             signer: None,
+            outbox: crate::adapters::outbox::Outbox::new().expect("a client"),
+            base_url: None,
             settings: Default::default(),
         };
         Tasks::new(RegistryObjects { registry, field_manager: "test" }, recorder, clock, reality)

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde_json::{Value, json};
@@ -93,7 +92,9 @@ impl<O: Objects> Tasks<O> {
         for (key, count) in wanted {
             let Some(task) = self.view.task(&key).cloned() else { continue };
             let Some(document) = self.document(&task, &key).await.filter(shards::wanted) else { continue };
-            let Some(parts) = shards::divide(&document, count) else { continue };
+            let Some(parts) = self.parts(&document, count).filter(|_| self.may_be_gathered(&document)) else {
+                continue;
+            };
             info!(task = key.1, parts = parts.len(), "a task is divided");
             let status = transition::divided(&task, parts.len() as u32, self.clock.now());
             self.write(vec![(key.clone(), status)]).await;
@@ -121,10 +122,7 @@ impl<O: Objects> Tasks<O> {
                 Tending::Wait => {}
                 Tending::Count(counts) => self.write(vec![(key, transition::counted(&task, counts))]).await.clear(),
                 Tending::Make(missing) => self.make(&task, &key, counts.total, &missing).await,
-                Tending::Gather => {
-                    let status = self.gather(&task, &key, now).await;
-                    self.write(vec![(key, status)]).await;
-                }
+                Tending::Gather => self.gather(&task, &key).await,
                 Tending::Fail { error } => self.end(key, transition::divided_failed(&task, &error, now)).await,
             }
         }
@@ -146,7 +144,7 @@ impl<O: Objects> Tasks<O> {
     async fn make(&mut self, task: &Task, key: &Key, total: u32, missing: &[u32]) {
         let document = self.document(task, key).await;
         // It was divided into so many before: it is again.
-        let Some(documents) = document.and_then(|document| shards::divide(&document, total)) else {
+        let Some(documents) = document.and_then(|document| self.parts(&document, total)) else {
             let status = transition::divided_failed(task, "its data cannot be divided any more", self.clock.now());
             self.write(vec![(key.clone(), status)]).await;
             return;
@@ -167,8 +165,11 @@ impl<O: Objects> Tasks<O> {
         }
     }
 
-    /// The results of all parts in one, which is then the task's.
-    async fn gather(&self, task: &Task, key: &Key, now: Timestamp) -> TaskStatus {
+    /// The results of all parts in one, which is then the task's. It goes out first, where it is to go to others.
+    async fn gather(&mut self, task: &Task, key: &Key) {
+        if self.outgoing.has(key) {
+            return;
+        }
         let mut results = Vec::new();
         for part in self.view.parts(key).values() {
             let id = wire_id(&(key.0.clone(), part.metadata.name.clone().unwrap_or_default()));
@@ -178,14 +179,27 @@ impl<O: Objects> Tasks<O> {
             }
         }
         let total = transition::parts_of(task).map_or(0, |counts| counts.total) as usize;
+        let now = self.clock.now();
         if results.len() < total {
-            return transition::gathered(task, None, now);
+            let status = transition::gathered(task, None, None, now);
+            self.write(vec![(key.clone(), status)]).await;
+            return;
         }
         let whole = aggregate(&wire_id(key), &results, &stamp(now));
-        if let Err(error) = self.reality.results.store(&wire_id(key), &whole).await {
+        match self.others(task, key).await {
+            Some(to) => self.send(key, whole, to),
+            None => self.keep_whole(task, key, &whole, None).await,
+        }
+    }
+
+    /// The result of a divided task is stored, and it is done.
+    pub(super) async fn keep_whole(&mut self, task: &Task, key: &Key, whole: &Value, undelivered: Option<&str>) {
+        if let Err(error) = self.reality.results.store(&wire_id(key), whole).await {
             warn!(task = key.1, %error, "the results of a task's parts cannot be stored as one");
         }
-        transition::gathered(task, self.posted(key).await.as_ref(), now)
+        let posted = self.posted(key).await;
+        let status = transition::gathered(task, posted.as_ref(), undelivered, self.clock.now());
+        self.write(vec![(key.clone(), status)]).await;
     }
 
     /// Ends a task whose parts do not go on: they first.

@@ -234,8 +234,9 @@ pub fn divided_failed(task: &Task, error: &str, now: Timestamp) -> TaskStatus {
     status
 }
 
-/// All its parts are done; their results were put together, if they are here.
-pub fn gathered(task: &Task, posted: Option<&Posted>, now: Timestamp) -> TaskStatus {
+/// All its parts are done; their results were put together, if they are here. `undelivered`: why they did not reach whom the document
+/// names, which is told and nothing more.
+pub fn gathered(task: &Task, posted: Option<&Posted>, undelivered: Option<&str>, now: Timestamp) -> TaskStatus {
     let mut status = match posted.and_then(|posted| delivered(task, posted, now)) {
         Some(status) => status,
         None => {
@@ -245,6 +246,10 @@ pub fn gathered(task: &Task, posted: Option<&Posted>, now: Timestamp) -> TaskSta
             status
         }
     };
+    if let Some(why) = undelivered {
+        let message = format!("it is done; its result was not delivered: {why}");
+        tell(&mut status, ConditionStatus::True, TaskReason::Succeeded, message, now);
+    }
     status.shards = status.shards.map(|shards| ShardCounts { done: shards.total, ..shards });
     status
 }

@@ -14,7 +14,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Mloc, now, submit};
+use super::{Mloc, now, routes::Pass, submit};
 use crate::{
     adapters::results::RESPONSES,
     api::task::{Task, TaskPhase},
@@ -79,6 +79,9 @@ pub async fn take(mloc: &Mloc, request: Request) -> Answer {
     let id = body["task_id"].as_str().unwrap_or_default().trim().to_owned();
     if id.is_empty() {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "task_id is required"));
+    }
+    if parts.extensions.get::<Pass>().is_some_and(|pass| pass.0 != id) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "Invalid token"));
     }
     body.insert("task_id".to_owned(), json!(id));
     if body.get("received_at").is_none_or(Value::is_null) {
