@@ -2,7 +2,7 @@
 //! the server is killed. Each task ends once and has one recorded result. `GAIA_TASKS=10000` for the large run.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -42,10 +42,11 @@ async fn submit(world: &World, count: usize, ids: &mut Vec<String>) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_tasks_each_ends_once_whatever_goes_wrong() {
     let total: usize = std::env::var("GAIA_TASKS").ok().map_or(400, |given| given.parse().expect("a number"));
-    let limit = DEADLINE.max(Duration::from_millis(30 * total as u64));
+    // Without optimisation, and on cores that others use as well, a task costs a tenth of a second when thousands wait.
+    let limit = DEADLINE.max(Duration::from_millis(300 * total as u64));
     let keep = (2 * total).to_string();
     let mut world = World::with(&[
         ("HEARTBEAT_TTL_SEC", "4"),
@@ -82,26 +83,28 @@ async fn of_many_tasks_each_ends_once_whatever_goes_wrong() {
             }
         }
     }
-    let last = std::cell::RefCell::new(String::new());
-    let all = eventually("every task has ended", limit, async || {
-        let (status, tasks) = world.get("/api/v1/tasks").await;
-        if status != 200 {
-            return None;
+    // Asked for the first that goes on and not for all: ten thousand records are many megabytes, and are read on the threads that the
+    // workers run on.
+    eventually("every task has ended", limit, async || {
+        for phase in ["PENDING", "WAITING", "DISPATCHED"] {
+            let (status, open) = world.get(&format!("/api/v1/tasks?status={phase}&limit=1")).await;
+            if status != 200 || open != json!([]) {
+                return None;
+            }
         }
-        let tasks = tasks.as_array()?.clone();
-        let mut phases: HashMap<String, usize> = HashMap::new();
-        for task in &tasks {
-            *phases.entry(task["status"].as_str()?.to_owned()).or_default() += 1;
-        }
-        *last.borrow_mut() = format!("{phases:?}");
-        let ended = |task: &Value| ["DONE", "FAILED", "CANCELLED"].iter().any(|phase| task["status"] == *phase);
-        (tasks.len() == ids.len() && tasks.iter().all(ended)).then_some(tasks)
-    });
-    let tasks = all.await;
+        Some(())
+    })
+    .await;
     let took = begun.elapsed();
+    let (_, tasks) = world.get("/api/v1/tasks").await;
+    let tasks = tasks.as_array().expect("a list");
+    let mut retries: BTreeMap<u64, usize> = BTreeMap::new();
+    for task in tasks {
+        *retries.entry(task["retries"].as_u64().expect("a number")).or_default() += 1;
+    }
     let record: HashMap<&str, &Value> =
         tasks.iter().filter_map(|task| Some((task["task_id"].as_str()?, task))).collect();
-    assert_eq!(record.len(), ids.len(), "each is there once");
+    assert_eq!((record.len(), tasks.len()), (ids.len(), ids.len()), "each is there once");
     let mut without = 0;
     for id in &ids {
         let task = record.get(id.as_str()).unwrap_or_else(|| panic!("{id} is lost"));
@@ -125,6 +128,6 @@ async fn of_many_tasks_each_ends_once_whatever_goes_wrong() {
         took.as_secs_f64(),
         ids.len() as f64 / took.as_secs_f64(),
         runs - ids.len(),
-        last.borrow()
+        format_args!("tasks by failed attempts: {retries:?}")
     );
 }
