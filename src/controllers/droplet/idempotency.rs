@@ -59,69 +59,70 @@ impl Drop for Claim {
     }
 }
 
-/// What somebody with a key is to do.
-pub enum Turn {
-    /// Make the call.
-    Mine(Claim),
-    /// Nothing: it was made.
+/// Why somebody with a key does not make the call.
+pub enum Known {
     Made(Made),
-    /// Nothing: it was promised, and is not made yet.
-    Promised { id: String, target_url: String },
-    /// Be told that the key was used with another payload.
+    /// It is not made yet.
+    Promised {
+        id: String,
+        target_url: String,
+    },
+    /// The key was used with another payload.
     OtherPayload,
-    /// Come again.
+    /// It takes longer than anybody waits.
     StillUnderWay,
 }
 
+enum Taken {
+    Known(Known),
+    /// By whom, and what tells when that changes.
+    By(Task, watch::Receiver<()>),
+}
+
 impl Claims {
-    /// As [`turn`](Self::turn), and waits for a call under way. Who is told an id at once (`promising`) waits for no promised one.
-    pub async fn wait(&self, calls: &Calls, once: Once, now: f64, promising: bool) -> Turn {
+    /// The right to make the call; a call under way is waited for. Who is told an id at once (`promising`) waits for no promised one.
+    pub async fn wait(&self, calls: &Calls, once: Once, now: f64, promising: bool) -> Result<Claim, Known> {
         let turns = async {
             loop {
-                match self.turn(calls, once, now, Task::Awaited) {
-                    Ok(turn) => return turn,
-                    Err((Task::Promised { id, target_url }, _)) if promising => {
-                        return Turn::Promised { id, target_url };
+                match self.claim(calls, once, now, Task::Awaited) {
+                    Ok(claim) => return Ok(claim),
+                    Err(Taken::Known(known)) => return Err(known),
+                    Err(Taken::By(Task::Promised { id, target_url }, _)) if promising => {
+                        return Err(Known::Promised { id, target_url });
                     }
                     // Closed or changed: one looks again.
-                    Err((_, mut changes)) => changes.changed().await.unwrap_or_default(),
+                    Err(Taken::By(_, mut changes)) => changes.changed().await.unwrap_or_default(),
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, turns).await.unwrap_or(Turn::StillUnderWay)
+        tokio::time::timeout(PATIENCE, turns).await.unwrap_or(Err(Known::StillUnderWay))
     }
 
-    /// The error is who has the key now.
-    fn turn(&self, calls: &Calls, once: Once, now: f64, task: Task) -> Result<Turn, (Task, watch::Receiver<()>)> {
+    fn claim(&self, calls: &Calls, once: Once, now: f64, task: Task) -> Result<Claim, Taken> {
         let mut under_way = self.under_way();
         if let Some(first) = under_way.get(&once.scope) {
-            return match first.payload == once.payload {
-                true => {
-                    let mut changes = first.changes.clone();
-                    changes.mark_unchanged();
-                    Err((first.task.clone(), changes))
-                }
-                false => Ok(Turn::OtherPayload),
-            };
+            if first.payload != once.payload {
+                return Err(Taken::Known(Known::OtherPayload));
+            }
+            let mut changes = first.changes.clone();
+            changes.mark_unchanged();
+            return Err(Taken::By(first.task.clone(), changes));
         }
         // Results are kept before their claims are dropped, so there is no moment between the two looks.
         match calls.made(&once, now) {
-            Before::Made(made) => Ok(Turn::Made(made)),
-            Before::OtherPayload => Ok(Turn::OtherPayload),
+            Before::Made(made) => Err(Taken::Known(Known::Made(made))),
+            Before::OtherPayload => Err(Taken::Known(Known::OtherPayload)),
             Before::Never => {
                 let (sender, changes) = watch::channel(());
                 under_way.insert(once.scope, UnderWay { payload: once.payload, task, changes });
-                Ok(Turn::Mine(Claim { once, claims: self.clone(), changes: sender }))
+                Ok(Claim { once, claims: self.clone(), changes: sender })
             }
         }
     }
 
     /// A claim for a call that the process before has promised. None: somebody has it, or it was made.
     pub fn again(&self, calls: &Calls, once: Once, now: f64, task: Task) -> Option<Claim> {
-        match self.turn(calls, once, now, task) {
-            Ok(Turn::Mine(claim)) => Some(claim),
-            Ok(_) | Err(_) => None,
-        }
+        self.claim(calls, once, now, task).ok()
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<Fingerprint, UnderWay>> {

@@ -19,7 +19,7 @@ use crate::{
     adapters::peers::targets::Room,
     controllers::droplet::{
         gate::Refused,
-        idempotency::{Claim, Turn},
+        idempotency::{Claim, Known},
         later::{self, Promised},
         routing::{self, Call, Unrouted},
     },
@@ -71,8 +71,8 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
         Some(once) => {
             let now = routing::seconds(routing.clock.now());
             match routing.claims.wait(&routing.calls, once, now, promising).await {
-                Turn::Mine(claim) => Some(claim),
-                other => return told_again(&asked.name, other, promising),
+                Ok(claim) => Some(claim),
+                Err(known) => return told_again(&asked.name, known, promising),
             }
         }
     };
@@ -165,23 +165,22 @@ fn bad_key(kind: &str, msg: &str) -> Refusal {
 }
 
 /// The answer where somebody has come with this key before.
-fn told_again(name: &str, turn: Turn, promising: bool) -> Answer {
+fn told_again(name: &str, known: Known, promising: bool) -> Answer {
     let promised = |id: &str, status: &str, url: &str| with_header(accepted(id, status, url), REPLAYED, "true");
-    match turn {
-        Turn::Mine(_) => Err(Refusal::failed("Internal Server Error")),
-        Turn::Made(Made { record, .. }) if promising => {
+    match known {
+        Known::Made(Made { record, .. }) if promising => {
             Ok(promised(&record.id, record.status.as_str(), &record.target_url))
         }
-        Turn::Made(made) => {
+        Known::Made(made) => {
             let response = answer_json(StatusCode::OK, &routed(&made.record, made.body()));
             Ok(with_header(response, REPLAYED, "true"))
         }
-        Turn::Promised { id, target_url } => Ok(promised(&id, Verdict::Queued.as_str(), &target_url)),
-        Turn::OtherPayload => {
+        Known::Promised { id, target_url } => Ok(promised(&id, Verdict::Queued.as_str(), &target_url)),
+        Known::OtherPayload => {
             let msg = "This key was used with another payload for this droplet, method and path; use a new key for a new call";
             Err(bad_key("idempotency_key_reused", msg))
         }
-        Turn::StillUnderWay => {
+        Known::StillUnderWay => {
             let why = "the call under this key is still under way".to_owned();
             Ok(unavailable(name, &Refused { why, retry_after: std::time::Duration::from_secs(5) }))
         }
