@@ -1,6 +1,12 @@
 //! The calls on disk: one thread, one transaction for everything that waits.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +18,8 @@ use crate::droplets::{
 
 /// Calls of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
+/// What nobody waits for is gathered so long: a sync for every call would cost more than most calls do.
+const GATHER: Duration = Duration::from_millis(50);
 
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
@@ -45,6 +53,16 @@ pub struct KeyedResult {
     pub once: Once,
     pub made: Made,
     pub free: Vec<Fingerprint>,
+}
+
+impl Write {
+    /// Somebody waits until it is on the disk.
+    fn is_awaited(&self) -> bool {
+        match self {
+            Write::Record { done, .. } => done.is_some(),
+            Write::Queued { .. } | Write::Mark { .. } => true,
+        }
+    }
 }
 
 pub struct Left {
@@ -115,7 +133,7 @@ pub fn forget(connection: &Connection, keys: &[Fingerprint]) -> rusqlite::Result
     keys.iter().try_for_each(|key| delete.execute([key]).map(|_| ()))
 }
 
-/// Until nobody can send any more.
+/// Until nobody can send any more. Whoever waits for what he sends unparks this thread.
 pub fn run(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, most: usize) {
     let mut batch = Vec::new();
     loop {
@@ -123,6 +141,7 @@ pub fn run(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, most: u
         if futures::executor::block_on(inbox.recv_many(&mut batch, MOST_AT_ONCE)) == 0 {
             return;
         }
+        gather(&mut inbox, &mut batch);
         let written = write(&mut connection, &batch, most);
         if let Err(error) = &written {
             tracing::warn!(%error, calls = batch.len(), "calls cannot be written to the history on disk");
@@ -134,6 +153,28 @@ pub fn run(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, most: u
                     done.send(written.is_ok()).ok();
                 }
                 Write::Record { done: None, .. } => {}
+            }
+        }
+    }
+}
+
+/// What else comes, until somebody waits or it has been long enough.
+fn gather(inbox: &mut mpsc::Receiver<Write>, batch: &mut Vec<Write>) {
+    let until = Instant::now() + GATHER;
+    let mut awaited = batch.iter().any(Write::is_awaited);
+    while batch.len() < MOST_AT_ONCE && !awaited {
+        match inbox.try_recv() {
+            Ok(write) => {
+                awaited = write.is_awaited();
+                batch.push(write);
+            }
+            Err(mpsc::error::TryRecvError::Disconnected) => return,
+            Err(mpsc::error::TryRecvError::Empty) => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
+                thread::park_timeout(left);
             }
         }
     }

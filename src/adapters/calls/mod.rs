@@ -1,7 +1,8 @@
 //! Routed calls, the latest so many of them: in memory for those who ask, in SQLite for the next process. Beside them the results
 //! of calls under a key, for who comes again with it.
 //!
-//! A thread writes what has come in the meantime as one transaction, so that callers share a sync; who wants to can wait for it.
+//! A thread writes what has come in the meantime as one transaction, so that callers share a sync; who wants to can wait for it. What
+//! nobody waits for is gathered for a moment.
 //! When the disk falls behind by more than [`MOST_BEHIND`] calls, further ones are not written, and that is counted.
 
 mod disk;
@@ -31,7 +32,24 @@ pub struct Calls {
     memory: Arc<Mutex<Memory>>,
     results: Arc<Mutex<Results>>,
     /// None: only in memory.
-    disk: Option<mpsc::Sender<Write>>,
+    disk: Option<Disk>,
+}
+
+#[derive(Clone)]
+struct Disk {
+    sender: mpsc::Sender<Write>,
+    writer: std::thread::Thread,
+}
+
+impl Disk {
+    /// Ready when it is on the disk, with what came before; false: it is not.
+    async fn written(&self, write: Write, wait: oneshot::Receiver<bool>) -> bool {
+        if self.sender.send(write).await.is_err() {
+            return false;
+        }
+        self.writer.unpark();
+        wait.await.unwrap_or(false)
+    }
 }
 
 /// A page of a history, the newest first.
@@ -62,11 +80,12 @@ impl Calls {
             disk::forget(&left.connection, &free).map_err(io::Error::other)?;
         }
         let (sender, inbox) = mpsc::channel(MOST_BEHIND);
-        std::thread::Builder::new()
+        let writer = std::thread::Builder::new()
             .name("droplet-history".to_owned())
             .spawn(move || disk::run(left.connection, inbox, most))?;
+        let disk = Disk { sender, writer: writer.thread().clone() };
         let (memory, results) = (Arc::new(Mutex::new(memory)), Arc::new(Mutex::new(results)));
-        Ok((Self { memory, results, disk: Some(sender) }, left.queued))
+        Ok((Self { memory, results, disk: Some(disk) }, left.queued))
     }
 
     /// Keeps an ended call in place of what was known of it; `made` is for who comes again with its key. `durable`: ready when it
@@ -80,10 +99,10 @@ impl Calls {
         let Some(disk) = &self.disk else { return };
         if durable {
             let (done, wait) = oneshot::channel();
-            if disk.send(Write::Record { record, result, done: Some(done) }).await.is_ok() {
-                wait.await.ok();
+            if !disk.written(Write::Record { record, result, done: Some(done) }, wait).await {
+                tracing::warn!("a call is missing from the history on disk");
             }
-        } else if disk.try_send(Write::Record { record, result, done: None }).is_err() {
+        } else if disk.sender.try_send(Write::Record { record, result, done: None }).is_err() {
             tracing::warn!("a call is missing from the history on disk: the disk is too slow");
         }
     }
@@ -93,8 +112,7 @@ impl Calls {
         let id = record.id.clone();
         if let Some(disk) = &self.disk {
             let (done, wait) = oneshot::channel();
-            let sent = disk.send(Write::Queued { id, text, done }).await.is_ok();
-            if !sent || !wait.await.unwrap_or(false) {
+            if !disk.written(Write::Queued { id, text, done }, wait).await {
                 return false;
             }
         }
@@ -106,8 +124,8 @@ impl Calls {
     pub async fn flush(&self) {
         let Some(disk) = &self.disk else { return };
         let (done, wait) = oneshot::channel();
-        if disk.send(Write::Mark { done }).await.is_ok() {
-            wait.await.ok();
+        if !disk.written(Write::Mark { done }, wait).await {
+            tracing::warn!("the history on disk is not complete");
         }
     }
 

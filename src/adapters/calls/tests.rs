@@ -90,6 +90,25 @@ async fn what_was_put_is_there_after_a_flush() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_is_written_all_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("calls.db");
+    let (calls, _) = Calls::open(&file, 100).expect("a new history");
+    for n in 1..=3 {
+        calls.put(record(n, "a", Verdict::Success), None, false).await;
+    }
+    let reader = rusqlite::Connection::open(&file).expect("it is there");
+    let count = || reader.query_row("SELECT COUNT(*) FROM calls", [], |row| row.get::<_, i64>(0)).expect("a number");
+    let written = async {
+        while count() < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), written).await.expect("it is on the disk");
+    drop(calls);
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_history_is_put_aside() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("calls.db");
