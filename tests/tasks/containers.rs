@@ -10,7 +10,11 @@ use super::{
     workers::{Program, task_of},
     world::{DEADLINE, World, document},
 };
-use crate::support::{dockerd, eventually, fixture, registry::Registry};
+use crate::support::{
+    dockerd::{self, PrivateDockerd},
+    eventually, fixture,
+    registry::Registry,
+};
 
 /// A world with a worker that has the engine of these tests, and the image that they use.
 async fn with_engine(args: &[&str]) -> (World, Program, String) {
@@ -192,4 +196,42 @@ async fn what_a_killed_worker_left_is_removed_by_the_next_and_nothing_else() {
     worker.begin(&world.url(), &RUNS);
     is_gone(&ids[0]).await;
     worker.is_known(&world).await;
+}
+
+/// After a crash an engine may tell of a container that went down with it that it exited with 0.
+#[tokio::test]
+async fn a_crash_of_the_engine_is_no_success() {
+    let (mut engine, image) = tokio::task::spawn_blocking(|| {
+        let engine = PrivateDockerd::start(false).expect("these tests need a dockerd of their own, started by root");
+        let image = fixture::image(&engine.host);
+        (engine, image)
+    })
+    .await
+    .expect("an engine and an image");
+    let world = World::without_redis(&[("RETRY_BASE_DELAY_SEC", "0")]).await;
+    let mut worker = Program::new("w0");
+    worker.variables.push(("DOCKER_HOST", engine.host.clone()));
+    worker.begin(&world.url(), &RUNS);
+    worker.is_known(&world).await;
+    let ids = world.submitted(&task_of("container", peer(&image, "all echo begun , sleep --exit-after 20"))).await;
+    eventually("it has printed", DEADLINE, async || {
+        let (_, list) = world.get(&format!("/api/v1/tasks/{}/logs", ids[0])).await;
+        (!list["logs"].as_array()?.is_empty() && log(&world, &ids[0]).await.contains(&"stdout begun".to_owned()))
+            .then_some(())
+    })
+    .await;
+    let engine = tokio::task::spawn_blocking(move || {
+        engine.stop("KILL");
+        engine.start_again();
+        engine
+    })
+    .await
+    .expect("it is back");
+    world.all_done(&ids).await;
+    assert_eq!(world.task(&ids[0]).await["retries"], 1);
+    assert_eq!(result(&world, &ids[0]).await["stdout"], "begun\n");
+    let left = Command::new("docker").args(["-H", &engine.host, "ps", "-aq"]).output().expect("docker runs");
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    drop(worker);
+    tokio::task::spawn_blocking(move || drop(engine)).await.expect("it ends");
 }
