@@ -60,6 +60,12 @@ impl Named {
     /// Moves them into `artifacts`. Each must be there, a plain file, and no link may lead out of `work`.
     pub async fn collect(&self, work: &Path, artifacts: &Path) -> Result<(), Failure> {
         let unusable = |path: &str, why: &str| Failure::Failed(format!("spec.output.artifacts: {path}: {why}"));
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        for directory in [work, artifacts] {
+            still_there(directory).await?;
+        }
         let root = fs::canonicalize(work).await.map_err(|error| unusable(".", &error.to_string()))?;
         for path in &self.0 {
             let real = fs::canonicalize(work.join(path)).await.map_err(|error| unusable(path, &error.to_string()))?;
@@ -80,6 +86,17 @@ impl Named {
     }
 }
 
+/// A task can put a link in the place of its directory. What that leads to is the worker's to read, not the task's: a container sees
+/// nothing else of the host.
+async fn still_there(directory: &Path) -> Result<(), Failure> {
+    let found = fs::symlink_metadata(directory).await;
+    if found.is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    Err(Failure::Failed(format!("the task's directory {name:?} is none any more")))
+}
+
 fn name(path: &str) -> &str {
     Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path)
 }
@@ -92,6 +109,7 @@ fn wrong(at: &str, why: &str) -> Failure {
 /// `final_x_archive_url` that later stages refer to. What is not uploaded is told in the log.
 pub async fn told(job: &Job) -> Result<Map<String, Value>, Failure> {
     let unreadable = |error: io::Error| Failure::Failed(format!("cannot read the artifacts: {error}"));
+    still_there(&job.artifacts).await?;
     let mut entries = fs::read_dir(&job.artifacts).await.map_err(unreadable)?;
     let (mut told, mut all) = (Map::new(), Vec::new());
     while let Some(entry) = entries.next_entry().await.map_err(unreadable)? {
@@ -157,6 +175,28 @@ mod tests {
             let Err(Failure::Failed(why)) = named(paths).collect(&work, &artifacts).await else { panic!("taken") };
             assert!(why.contains(told), "{why}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_link_in_the_place_of_a_directory_is_not_followed() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let (secrets, work, artifacts) =
+            (parent.path().join("secrets"), parent.path().join("work"), parent.path().join("artifacts"));
+        std::fs::create_dir(&secrets).expect("made");
+        std::fs::write(secrets.join("key"), "x").expect("written");
+        let named = Named::of(&json!({"output": {"artifacts": ["key"]}})).expect("a good list");
+        std::os::unix::fs::symlink("secrets", &work).expect("made");
+        std::fs::create_dir(&artifacts).expect("made");
+        let Err(Failure::Failed(why)) = named.collect(&work, &artifacts).await else { panic!("taken") };
+        assert_eq!(why, "the task's directory \"work\" is none any more");
+        assert!(secrets.join("key").exists());
+        std::fs::remove_file(&work).expect("removed");
+        std::fs::create_dir(&work).expect("made");
+        std::fs::write(work.join("key"), "y").expect("written");
+        std::fs::remove_dir(&artifacts).expect("removed");
+        std::os::unix::fs::symlink("secrets", &artifacts).expect("made");
+        assert!(named.collect(&work, &artifacts).await.is_err());
+        assert_eq!(std::fs::read(secrets.join("key")).ok(), Some(b"x".to_vec()));
     }
 
     #[rstest]

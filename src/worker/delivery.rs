@@ -190,11 +190,13 @@ fn unreadable(path: &Path, error: &io::Error) -> Undelivered {
 
 /// The names of plain files; links are none, for they may lead anywhere. Sorted.
 async fn files(directory: &Path) -> io::Result<Vec<String>> {
-    let mut entries = match fs::read_dir(directory).await {
-        Ok(entries) => entries,
+    match fs::symlink_metadata(directory).await {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
-    };
+    }
+    let mut entries = fs::read_dir(directory).await?;
     let mut names = Vec::new();
     while let Some(entry) = entries.next_entry().await? {
         if entry.file_type().await?.is_file() {

@@ -126,6 +126,10 @@ async fn what_fails_says_why() {
         (script("kill -9 $$"), "it was ended by signal 9"),
         (limited, "spec.command.timeoutSeconds: it was stopped after 1 seconds; it said last: begun"),
         (missing, "spec.output.artifacts: out/model: No such file or directory (os error 2)"),
+        (
+            script("rmdir $GAIA_ARTIFACTS; ln -s /etc $GAIA_ARTIFACTS"),
+            "the task's directory \"artifacts\" is none any more",
+        ),
         (script("ln -s /etc/passwd $GAIA_RESULT"), "$GAIA_RESULT: it is no plain file"),
         (
             json!({"command": {"argv": ["gaia-no-such-program"]}}),
