@@ -4,7 +4,7 @@
 use serde_json::json;
 use tokio::{fs, io::AsyncWriteExt};
 
-use super::{FileError, ResultFiles, io_error, sanitised};
+use super::{FileError, ResultFiles, check_id, io_error, sanitised};
 use crate::adapters::bus::session::TaskLog;
 
 const LOGS: &str = "logs";
@@ -18,6 +18,7 @@ impl ResultFiles {
     }
 
     pub async fn append_log(&self, log: &TaskLog) -> Result<(), FileError> {
+        check_id(&log.task)?;
         let directory = self.log_directory(&log.task);
         fs::create_dir_all(&directory).await.map_err(io_error("make the directory of a log"))?;
         // No link leads elsewhere, or nothing is written.

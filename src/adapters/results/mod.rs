@@ -24,6 +24,8 @@ const INCOMING: &str = ".incoming";
 const LOGS: &str = "logs";
 /// Where later generations of MLOC put uploads.
 const ARTIFACTS: &str = "artifacts";
+/// Of a file, in bytes, on every file system that counts.
+const LONGEST_NAME: usize = 255;
 /// Ids that a slow listener may fall behind by; then it looks at everything.
 const MOST_BEHIND: usize = 1024;
 
@@ -110,6 +112,7 @@ impl ResultFiles {
         bytes: impl Stream<Item = Result<B, E>>,
         limit: u64,
     ) -> Result<PathBuf, FileError> {
+        check_id(task)?;
         let directory = self.directory(task);
         if !fs::try_exists(&directory).await.unwrap_or(false) {
             fs::create_dir_all(&directory).await.map_err(io_error("make the directory of a task"))?;
@@ -274,11 +277,17 @@ pub fn sanitised(task: &str) -> String {
     task.chars().map(|c| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect()
 }
 
+/// What cannot be called so is no task of ours, and of nobody's: ids come from whoever delivers.
+fn check_id(task: &str) -> Result<(), FileError> {
+    let name = sanitised(task);
+    if name.is_empty() || name.len() > LONGEST_NAME { Err(FileError::Name) } else { Ok(()) }
+}
+
 /// A name that is one, and nothing else of a path.
 fn checked(name: &str) -> Result<&str, FileError> {
     let mut components = Path::new(name).components();
     let plain = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == name);
-    (plain && name.len() <= 255 && !name.contains('\0')).then_some(name).ok_or(FileError::Name)
+    (plain && name.len() <= LONGEST_NAME && !name.contains('\0')).then_some(name).ok_or(FileError::Name)
 }
 
 #[cfg(test)]
