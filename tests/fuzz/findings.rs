@@ -51,6 +51,16 @@ fn definition(schema: serde_json::Value, column: &str, replicas: &str) -> String
     .to_string()
 }
 
+/// No directory can be called so: it was answered with 500.
+fn long_id() -> Vec<u8> {
+    let body = json!({"task_id": "e".repeat(300), "result": {}}).to_string();
+    let token = targets::TOKEN;
+    let head = format!(
+        "POST /api/v1/results HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}"
+    );
+    format!("{head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
 fn rule(rule: &str) -> serde_json::Value {
     json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-validations": [{"rule": rule}]})
 }
@@ -83,6 +93,7 @@ fn rule(rule: &str) -> serde_json::Value {
 #[case::scale_of_the_version(scale_of, definition(rule("true"), ".spec.x", ".metadata.resourceVersion").into_bytes())]
 #[case::variables_of_variables(targets::compose_file, variables())]
 #[case::one_large_variable(targets::compose_file, large_variable())]
+#[case::id_longer_than_a_name(targets::tasks_facade, long_id())]
 #[case::id_that_is_no_ascii(targets::docker_events, "\n%%\n{\"Id\":\"0123456789aéé\",\"Name\":\"/one\",\"State\":{\"Status\":\"running\"},\"NetworkSettings\":{\"Networks\":{\"n\":{\"Aliases\":[\"x\"]}}}}\n%%\n{}".as_bytes().to_vec())]
 fn stays_found(#[case] run: Run, #[case] input: Vec<u8>) {
     one_case(run, input);

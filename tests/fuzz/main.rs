@@ -54,3 +54,13 @@ fn selectors() {
 fn docker_events() {
     every_case("docker_events", targets::docker_events, generate::docker_events);
 }
+
+#[test]
+fn gaia_facade() {
+    every_case("gaia_facade", targets::gaia_facade, generate::gaia_facade);
+}
+
+#[test]
+fn tasks_facade() {
+    every_case("tasks_facade", targets::tasks_facade, generate::tasks_facade);
+}

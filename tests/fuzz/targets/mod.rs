@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "compiled into every target of fuzz/, each of which uses some of it")]
 
 mod docker;
+mod facades;
 mod files;
 mod http;
 mod patches;
@@ -13,8 +14,15 @@ mod selectors;
 mod world;
 
 pub use docker::docker_events;
+pub use facades::{LAST_ID, TOKEN, gaia_facade, tasks_facade};
 pub use files::{compose_file, desired_yaml};
 pub use http::{json_body, path_and_query, protobuf_body, samples};
 pub use patches::patch;
 pub use selectors::selectors;
-pub use world::{CASES_PER_WORLD, renew};
+pub use world::CASES_PER_WORLD;
+
+/// Looks the present worlds over and forgets them.
+pub fn renew() {
+    world::renew();
+    facades::renew();
+}

@@ -215,7 +215,7 @@ fn is_stream(headers: &HeaderMap, read: &[u8]) -> bool {
 }
 
 /// An object of ours fits its Rust type: controllers pass over what does not.
-fn decodes(object: &Value) {
+pub fn decodes(object: &Value) {
     macro_rules! decode {
         ($($module:ident::$kind:ident,)+) => {
             match object["kind"].as_str().unwrap_or_default() {
