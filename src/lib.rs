@@ -36,6 +36,7 @@ pub mod registry;
 pub mod runtime;
 pub mod server;
 pub mod store;
+mod sync;
 pub mod telemetry;
 pub mod worker;
 pub mod yaml;

@@ -26,13 +26,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("config", &[]),
     ("telemetry", &[]),
+    ("sync", &[]),
 ];
 
 /// They put everything together, or are it: no limits.
 const UNLIMITED: &[&str] = &["app", "lib", "main"];
 
 /// Metrics have one registry, log lines one set of field names; the clock is an argument and knows nothing of the runtime.
-const EVERYBODY: &[&str] = &["telemetry", "runtime::clock"];
+const EVERYBODY: &[&str] = &["telemetry", "runtime::clock", "sync"];
 
 /// What reality asks beyond the table: `from` may use what begins with `path`.
 const EXCEPTIONS: &[Exception] = &[

@@ -1,14 +1,14 @@
 //! How anything outside the watch asks for a pass: Docker events, probe results, finished pulls.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{Stream, stream};
 use tokio::sync::Notify;
 
-use crate::registry::ObjectName;
+use crate::{
+    registry::ObjectName,
+    sync::{Mutex, MutexGuard},
+};
 
 /// Names waiting beyond this many collapse into "everything", which is right for any set of names and takes no room.
 const MOST_NAMES: usize = 4096;

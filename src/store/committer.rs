@@ -8,10 +8,7 @@
 //! committed; each asks again. When a sync fails, nothing more is asked or committed: the store ends, see
 //! [`EngineError::Lost`].
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -19,6 +16,7 @@ use super::{
     Change, Engine, EngineError, Revision, StoreError,
     state::{State, Ticket, entry},
 };
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What writers, readers, watchers and the committer have in common.
 pub(super) struct Shared {
@@ -170,6 +168,8 @@ impl Committer {
             Err(error) => {
                 self.doubt = true;
                 drop(state);
+                // Nothing is on its way now: of a closed store there is no more to come.
+                shared.news.send_modify(|_| {});
                 tracing::error!(error = %error.chain(), "cannot tell what became of the failed commit");
             }
         }
@@ -226,9 +226,9 @@ impl Drop for Farewell {
         if !self.orderly {
             self.shared.broken.send_replace(Some("the thread that writes has panicked".to_owned()));
         }
-        self.shared.end();
         if let Ok(mut state) = self.shared.state.lock() {
-            state.queue.clear();
+            state.roll_back();
         }
+        self.shared.end();
     }
 }

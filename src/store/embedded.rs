@@ -1,11 +1,6 @@
 //! The store in this process: reads from memory, writes through the committer.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use serde_json::Value;
@@ -20,6 +15,10 @@ use super::{
     committer::{Committer, Shared},
     state::{State, Ticket, Verdict, Wish},
     watch::Cursor,
+};
+use crate::sync::{
+    Mutex, MutexGuard,
+    thread::{self, JoinHandle},
 };
 
 /// Bounds of a store.
@@ -73,7 +72,7 @@ impl EmbeddedStore {
         committer.compact_if_long(&shared);
         let committing = if blocks {
             let shared = shared.clone();
-            let thread = std::thread::Builder::new().name("store-committer".into());
+            let thread = thread::Builder::new().name("store-committer".into());
             let thread = thread.spawn(move || committer.run(&shared)).map_err(EngineError::Thread)?;
             Committing::Thread(Mutex::new(Some(thread)))
         } else {
@@ -198,7 +197,7 @@ enum Queued {
 }
 
 /// A panic of another holder is told elsewhere; what is inside is an `Option` that is whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 

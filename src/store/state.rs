@@ -87,6 +87,11 @@ impl State {
         self.pending.contains_key(key)
     }
 
+    /// Closed, and no write is on its way to the disk any more: whoever watches has been told everything.
+    pub fn is_over(&self) -> bool {
+        self.closed && self.pending.is_empty()
+    }
+
     /// Compares a write with the head and, if it holds, gives it the next revision. The verdict must not be told before
     /// everything that is pending now is durable.
     pub fn decide(&mut self, wish: Wish) -> (Option<Change>, Verdict) {

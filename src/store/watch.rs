@@ -32,10 +32,10 @@ impl Cursor {
         Ok(Self { shared, prefix, position: from, news })
     }
 
-    /// One look into the log, and whether there will be no more news.
+    /// One look into the log, and whether there will be no more news. A store that closes still commits what is queued.
     fn look(&self, most: usize) -> StoreResult<(Found, bool)> {
         let state = self.shared.state();
-        Ok((state.log.after(self.position, &self.prefix, most, SPAN)?, state.closed))
+        Ok((state.log.after(self.position, &self.prefix, most, SPAN)?, state.is_over()))
     }
 }
 
@@ -47,13 +47,13 @@ impl Watch for Cursor {
             loop {
                 // Marked as seen before looking, so that what comes after the look wakes us.
                 self.news.borrow_and_update();
-                let (found, closed) = self.look(MOST)?;
+                let (found, over) = self.look(MOST)?;
                 self.position = found.upto;
                 if !found.changes.is_empty() {
                     return Ok(found.changes);
                 }
                 if found.end {
-                    if closed {
+                    if over {
                         return Err(StoreError::Closed);
                     }
                     self.news.changed().await.map_err(|_| StoreError::Closed)?;

@@ -1,6 +1,6 @@
 //! Slow and failing disks: what is shown, what is acknowledged, what is shared.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures::{future::join_all, poll};
 use gaia::store::{
@@ -241,4 +241,39 @@ async fn a_watch_answers_at_most_256_changes_at_once() {
         sizes.push(watch.next().await.unwrap().len());
     }
     assert_eq!(sizes, [256, 256, 88]);
+}
+
+/// Found by dev/interleavings: a watch ended as soon as the store was told to close, before what it still committed.
+#[tokio::test]
+async fn a_watch_is_told_the_last_writes_of_a_store_that_closes() {
+    let (store, gate, _) = slow_store();
+    let mut watch = store.watch(Prefix::all(), Revision(0)).await.unwrap();
+    let mut last = pin!(store.create(key("last"), object("last", 1)));
+    assert!(poll!(&mut last).is_pending());
+    let closing = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || store.close()
+    });
+    let mut queued = 0;
+    let refused = async |n: usize| {
+        let name = format!("late-{n}");
+        matches!(poll!(pin!(store.create(key(&name), object("late", 1)))), Poll::Ready(Err(StoreError::Closed)))
+    };
+    while !refused(queued).await {
+        queued += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(poll!(pin!(watch.next())).is_pending(), "the store still has something to commit");
+    drop(gate);
+    assert_eq!(last.await.unwrap().revision, Revision(1));
+    closing.await.unwrap();
+    let mut told = Vec::new();
+    let end = loop {
+        match watch.next().await {
+            Ok(changes) => told.extend(changes.into_iter().map(|change| change.version.revision)),
+            Err(end) => break end,
+        }
+    };
+    assert!(matches!(end, StoreError::Closed), "{end:?}");
+    assert_eq!(told.last().copied(), store.revision().await.ok(), "everything that was written: {told:?}");
 }
