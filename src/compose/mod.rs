@@ -28,6 +28,8 @@ mod interpolate;
 mod network;
 mod port;
 mod project;
+#[cfg(test)]
+mod schema_tests;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -67,6 +67,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("post_start", "gaia runs no hooks"),
     ("pre_stop", "gaia runs no hooks"),
     ("provider", "gaia starts containers only"),
+    ("pull_refresh_after", "use pull_policy"),
     ("secrets", "mount the file as a volume instead"),
     ("storage_opt", "gaia does not set it"),
     ("use_api_socket", "mount the socket as a volume instead"),

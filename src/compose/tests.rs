@@ -40,7 +40,7 @@ fn service_of(files: &[(&str, &str)], service: &str, profile: Option<&str>) -> R
 }
 
 /// A service `web` with an image and these lines; `beside`: what stands at the top level.
-fn web(lines: &str, beside: &str) -> Result<Service, Vec<String>> {
+pub fn web(lines: &str, beside: &str) -> Result<Service, Vec<String>> {
     let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
     let text = format!("services:\n  web:\n    image: i\n{lines}{beside}");
     let env = "SET=set\nEMPTY=\nPORT=8080\n";
