@@ -75,7 +75,9 @@ pub struct SourceSpec {
     validation = Rule::new("!self.url.matches('^(https?|file)://[^/]*@|^ssh://[^/@]*:[^/@]*@')").message("must hold no password, and no user name but for ssh://: they belong into credentials").field_path(".url"),
     validation = Rule::new("!self.url.matches('[?#[:space:]]')").message("must hold no query, fragment or blank").field_path(".url"),
     validation = Rule::new("!has(self.path) || !self.path.matches('^/|(^|/)[.][.]?(/|$)')").message("must be relative to the root of the repository, without . and ..").field_path(".path"),
-    validation = Rule::new("!has(self.credentials) || !self.url.startsWith('file:')").message("a repository of this host takes none").field_path(".credentials")
+    validation = Rule::new("!has(self.credentials) || !self.url.startsWith('file:')").message("a repository of this host takes none").field_path(".credentials"),
+    validation = Rule::new("!has(self.caFile) || self.url.startsWith('https:')").message("is for https:// only").field_path(".caFile"),
+    validation = Rule::new("!has(self.caFile) || self.caFile.startsWith('/')").message("must be an absolute path").field_path(".caFile")
 )]
 pub struct GitSource {
     /// `https://git.example.org/infra/hosts.git`. `ssh://` needs the program `ssh` on this host, `file://` needs `git`.
@@ -97,6 +99,10 @@ pub struct GitSource {
     pub path: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<GitCredentials>,
+    /// For https: a file of this host with certificates (PEM) of authorities that this server may be vouched for by, beside those that
+    /// the host trusts. Read at every fetch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
     /// Seconds that one fetch may take.
     #[serde(default = "default_interval")]
     #[schemars(range(min = 1, max = 3600))]
@@ -116,7 +122,7 @@ pub struct GitCredentials {
     pub username: Option<String>,
     /// A file of this host. For http(s) its first line is the password or token; for ssh it is the private key.
     pub file: String,
-    /// For ssh: the keys of servers; absent: those that this user knows.
+    /// For ssh: the keys of servers, and only these count; absent: those that this user knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_hosts_file: Option<String>,
 }

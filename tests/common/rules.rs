@@ -317,6 +317,18 @@ pub const CASES: &[Case] = &[
     ),
     state(
         "Source",
+        "is for https:// only",
+        r#"{"spec": {"directory": null, "git": {"url": "https://example.org/hosts.git", "caFile": "/etc/ca.pem"}}}"#,
+        r#"{"spec": {"directory": null, "git": {"url": "ssh://git@example.org/hosts.git", "caFile": "/etc/ca.pem"}}}"#,
+    ),
+    state(
+        "Source",
+        "must be an absolute path",
+        r#"{"spec": {"directory": null, "git": {"url": "https://example.org/hosts.git", "caFile": "/etc/ca.pem"}}}"#,
+        r#"{"spec": {"directory": null, "git": {"url": "https://example.org/hosts.git", "caFile": "ca.pem"}}}"#,
+    ),
+    state(
+        "Source",
         "must be an absolute path",
         r#"{"spec": {"directory": null, "git": {"url": "https://example.org/hosts.git", "credentials": {"file": "/etc/token"}}}}"#,
         r#"{"spec": {"directory": null, "git": {"url": "https://example.org/hosts.git", "credentials": {"file": "token"}}}}"#,

@@ -33,12 +33,12 @@ async fn followed(credentials: Option<&str>) -> (World, GitServer) {
     (world, server)
 }
 
-fn condition(status: &SourceStatus, type_: &str) -> String {
+pub fn condition(status: &SourceStatus, type_: &str) -> String {
     let found = status.conditions.iter().find(|condition| condition.type_ == type_);
     found.map(|c| format!("{} {}: {}", c.status, c.reason, c.message)).unwrap_or_default()
 }
 
-async fn until(world: &World, type_: &str, part: &str) {
+pub async fn until(world: &World, type_: &str, part: &str) {
     world.until(part, async || condition(&world.status_of("hosts").await, type_).contains(part)).await;
 }
 

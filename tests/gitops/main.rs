@@ -10,6 +10,9 @@ mod git;
 mod gitserver;
 mod large;
 mod prune;
+mod remote;
 mod revisions;
+#[path = "../support/sshd.rs"]
+mod sshd;
 mod two_sources;
 mod world;

@@ -33,6 +33,8 @@ use crate::api::source::{GitSource, SourceReason};
 const WANTED: &str = "refs/gaia/wanted";
 /// A token or a password; more is some other file.
 const MOST_CREDENTIAL_BYTES: u64 = 64 << 10;
+/// All authorities that browsers know are a fifth of it.
+const MOST_AUTHORITY_BYTES: u64 = 1 << 20;
 /// The first line of a commit's message, as far as it is told.
 const MOST_SUBJECT_CHARS: usize = 200;
 
@@ -79,9 +81,11 @@ pub fn fetch(job: &Job, interrupt: &AtomicBool) -> Result<Commit, Failure> {
     let credential = file.map(|file| read_credential(file)).transpose();
     let credential = credential.map_err(|message| Failure { reason: SourceReason::AuthenticationFailed, message })?;
     let incoming = job.incoming();
+    let authorities = job.git.ca_file.as_deref().map(read_authorities).transpose().map_err(fail)?.unwrap_or_default();
     let made = fs::create_dir_all(&job.directory);
     made.map_err(|error| fail(format!("cannot write to {}: {error}", job.directory.display())))?;
-    let fetched = receive(job, credential.as_deref(), &incoming, interrupt).map_err(|error| explain(&error, &job.git));
+    let known = Known { credential, authorities };
+    let fetched = receive(job, known, &incoming, interrupt).map_err(|error| explain(&error, &job.git));
     if fetched.is_err() {
         remove(&incoming).ok();
     }
@@ -105,12 +109,18 @@ pub fn fetch(job: &Job, interrupt: &AtomicBool) -> Result<Commit, Failure> {
     Ok(commit)
 }
 
+/// What was read from files of this host.
+struct Known {
+    credential: Option<String>,
+    authorities: Vec<reqwest::Certificate>,
+}
+
 enum Received {
     Known(Commit),
     New(Commit),
 }
 
-fn receive(job: &Job, credential: Option<&str>, incoming: &Path, interrupt: &AtomicBool) -> gix::Result<Received> {
+fn receive(job: &Job, known: Known, incoming: &Path, interrupt: &AtomicBool) -> gix::Result<Received> {
     let git = &job.git;
     let options = options(git);
     let repository = gix::ThreadSafeRepository::init_opts(
@@ -125,7 +135,7 @@ fn receive(job: &Job, credential: Option<&str>, incoming: &Path, interrupt: &Ato
     let mut connection = remote.connect(Direction::Fetch)?;
     // Asked once the server refuses what we sent of ourselves. Nobody else is asked: no helper of the host, no terminal.
     connection.set_credentials(|_| Ok(None));
-    if let Some(options) = http_options(&repository, git, credential, job.timeout)? {
+    if let Some(options) = http_options(&repository, git, known, job.timeout)? {
         connection.set_transport_options(options);
     }
     let prepared = connection.prepare_fetch(Discard, gix::remote::ref_map::Options::default())?;
@@ -170,7 +180,8 @@ fn ssh_command(git: &GitSource) -> Option<String> {
         if let Some(credentials) = &git.credentials {
             command.push_str(&format!(" -o IdentitiesOnly=yes -i {}", quoted(&credentials.file)));
             if let Some(known_hosts) = &credentials.known_hosts_file {
-                command.push_str(&format!(" -o UserKnownHostsFile={}", quoted(known_hosts)));
+                let known_hosts = quoted(known_hosts);
+                command.push_str(&format!(" -o GlobalKnownHostsFile=none -o UserKnownHostsFile={known_hosts}"));
             }
         }
         command
@@ -200,7 +211,7 @@ fn refspec(git: &GitSource) -> String {
 fn http_options(
     repository: &Repository,
     git: &GitSource,
-    credential: Option<&str>,
+    Known { credential, authorities }: Known,
     timeout: Duration,
 ) -> gix::Result<Option<Box<dyn std::any::Any>>> {
     let url: &gix::bstr::BStr = git.url.as_str().into();
@@ -223,7 +234,10 @@ fn http_options(
     });
     // As for every client of ours; reqwest has no provider of its own.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let configure_client: Box<http::reqwest::ConfigureClientFn> = Box::new(move |client| Ok(client.timeout(timeout)));
+    let configure_client: Box<http::reqwest::ConfigureClientFn> = Box::new(move |client| {
+        let client = client.timeout(timeout);
+        Ok(if authorities.is_empty() { client } else { client.tls_certs_merge(authorities.clone()) })
+    });
     let backend = http::reqwest::Options { configure_client: Some(configure_client), configure_request };
     options.backend = Some(Arc::new(Mutex::new(backend)));
     Ok(Some(options))
@@ -240,6 +254,15 @@ fn read_credential(file: &str) -> Result<String, String> {
     }
 }
 
+fn read_authorities(file: &str) -> Result<Vec<reqwest::Certificate>, String> {
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|f| f.take(MOST_AUTHORITY_BYTES).read_to_end(&mut text));
+    read.map_err(|error| format!("caFile {file} cannot be read: {error}"))?;
+    let found = reqwest::Certificate::from_pem_bundle(&text);
+    let found = found.map_err(|error| format!("caFile {file} holds no certificates that can be read: {error}"))?;
+    if found.is_empty() { Err(format!("caFile {file} holds no certificate in PEM")) } else { Ok(found) }
+}
+
 /// In the words of who wrote the Source. The chain of errors names URLs and paths, and no credential: we never gave it one.
 fn explain(error: &gix::Error, git: &GitSource) -> Failure {
     let chain = chain(error);
@@ -249,9 +272,14 @@ fn explain(error: &gix::Error, git: &GitSource) -> Failure {
         (None, None, Some(commit)) => format!("no commit {commit}"),
         (None, None, None) => "no HEAD: it is empty".to_owned(),
     };
+    let ssh = ssh_command(git).is_some();
     let (reason, message) = if chain.contains("matched any of") || chain.contains("not our ref") {
         (SourceReason::NoSuchRef, format!("{} has {wanted}", git.url))
-    } else if error.is_unauthenticated() || chain.contains("HTTP status 401") || chain.contains("HTTP status 403") {
+    } else if error.is_unauthenticated()
+        || ssh && chain.contains("Permission denied")
+        || chain.contains("HTTP status 401")
+        || chain.contains("HTTP status 403")
+    {
         let why = match &git.credentials {
             Some(credentials) => format!("does not accept what credentials.file {} holds", credentials.file),
             None => "asks for credentials, and the Source has none".to_owned(),
@@ -263,7 +291,9 @@ fn explain(error: &gix::Error, git: &GitSource) -> Failure {
             format!("there is no repository at {} (or it is hidden from who may not see it)", git.url),
         )
     } else {
-        (SourceReason::FetchFailed, format!("{} cannot be fetched: {chain}", git.url))
+        // The program says on its own what is wrong with the server's key, for one.
+        let program = if ssh { "; what ssh said of it is in gaia's log" } else { "" };
+        (SourceReason::FetchFailed, format!("{} cannot be fetched: {chain}{program}", git.url))
     };
     Failure { reason, message }
 }
@@ -329,7 +359,7 @@ mod tests {
         assert!(command.starts_with("ssh -o BatchMode=yes -o StrictHostKeyChecking=yes "), "{command}");
         assert!(
             command.ends_with(
-                r"-o IdentitiesOnly=yes -i '/etc/gaia/it'\''s a key' -o UserKnownHostsFile='/etc/gaia/hosts'"
+                r"-o IdentitiesOnly=yes -i '/etc/gaia/it'\''s a key' -o GlobalKnownHostsFile=none -o UserKnownHostsFile='/etc/gaia/hosts'"
             ),
             "{command}"
         );
