@@ -6,10 +6,16 @@
 pub mod file;
 pub mod tasks;
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::OnceLock};
 
 use file::{AsMloc, LogFile, Rolling};
-use prometheus_client::{metrics::info::Info, registry::Registry};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, info::Info},
+    registry::Registry,
+};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The version of this build, `0.1.0`.
@@ -53,13 +59,26 @@ pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
     parse_filter(filter).map(|_| ())
 }
 
+/// Log lines are written as long as this lives. Dropping it writes those that wait, for a second at most.
+#[must_use]
+pub struct Logging {
+    _writer: WorkerGuard,
+}
+
+/// Log lines that may wait to be written. Who reads stderr may stop to, for good (a terminal at rest, a pipe to a program that
+/// hangs); what would come beyond these is lost and counted, for a host's cards cannot wait for it.
+const LINES_WAITING: usize = 4096;
+
+/// Of the process, as logging is.
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+
 /// Sends log lines to stderr from here on. Once per process.
-pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
+pub fn init(settings: &LogSettings) -> Result<Logging, TelemetryError> {
     init_with_file(settings, None)
 }
 
 /// As [`init`], and to a file as well.
-pub fn init_with_file(settings: &LogSettings, file: Option<&LogFile>) -> Result<(), TelemetryError> {
+pub fn init_with_file(settings: &LogSettings, file: Option<&LogFile>) -> Result<Logging, TelemetryError> {
     let opened = file.map(|file| Rolling::open(file).map_err(|source| (file, source)));
     let (opened, missing) = match opened.transpose() {
         Ok(opened) => (opened, None),
@@ -68,26 +87,40 @@ pub fn init_with_file(settings: &LogSettings, file: Option<&LogFile>) -> Result<
     };
     let file = opened.map(|file| fmt::layer().event_format(AsMloc).with_ansi(false).with_writer(file));
     let subscriber = tracing_subscriber::registry().with(file).with(parse_filter(&settings.filter)?);
+    let waiting = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING).thread_name("gaia-log");
+    let (stderr, writer) = waiting.finish(std::io::stderr());
+    let lost = stderr.error_counter();
     let done = match settings.format {
         LogFormat::Text => {
             let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            subscriber.with(fmt::layer().with_ansi(ansi).with_writer(std::io::stderr)).try_init()
+            subscriber.with(fmt::layer().with_ansi(ansi).with_writer(stderr)).try_init()
         }
-        LogFormat::Json => {
-            subscriber.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
-        }
+        LogFormat::Json => subscriber.with(fmt::layer().json().flatten_event(true).with_writer(stderr)).try_init(),
     };
     done.map_err(|_| TelemetryError::SetUpTwice)?;
+    LOST.get_or_init(|| lost);
     if let Some((file, error)) = missing {
         tracing::warn!(path = %file.path.display(), %error, "log lines go to stderr only (LOG_FILE names a file)");
     }
-    Ok(())
+    Ok(Logging { _writer: writer })
+}
+
+#[derive(Debug)]
+struct LostLines;
+
+impl Collector for LostLines {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let lost = ConstCounter::new(LOST.get().map_or(0, |lost| lost.dropped_lines() as u64));
+        let help = "Log lines that nobody took from stderr in time";
+        lost.encode(encoder.encode_descriptor("gaia_log_lines_lost", help, None, lost.metric_type())?)
+    }
 }
 
 /// The registry behind `/metrics`, holding `gaia_build_info`. Who measures something registers it here at start-up.
 pub fn metrics() -> Registry {
     let mut registry = Registry::default();
     registry.register("gaia_build", "Which build this is", Info::new(vec![("version", VERSION), ("commit", commit())]));
+    registry.register_collector(Box::new(LostLines));
     registry
 }
 

@@ -81,7 +81,7 @@ impl ServeArgs {
 pub fn run(args: ServeArgs, out: &mut dyn Write) -> Outcome {
     let config = args.settings()?;
     let log = telemetry::init_with_file(&config.log, config.tasks.log_file.as_ref());
-    log.map_err(|e| CliError::Failed(chain(&e)))?;
+    let _logging = log.map_err(|e| CliError::Failed(chain(&e)))?;
     run_to_its_end(async {
         let stop = super::signals::first()?;
         let running = app::start(config).await?;

@@ -137,7 +137,7 @@ fn first_line(path: &std::path::Path) -> Result<String, CliError> {
 pub fn run(args: &WorkerArgs, out: &mut dyn Write) -> Outcome {
     let settings = args.settings()?;
     let log = LogSettings { format: args.log_format, filter: args.log_level.clone() };
-    telemetry::init(&log).map_err(|error| CliError::Usage(format!("--log-level: {error}")))?;
+    let _logging = telemetry::init(&log).map_err(|error| CliError::Usage(format!("--log-level: {error}")))?;
     writeln!(out, "gaia worker {} works for {}", settings.id, settings.server)?;
     out.flush()?;
     super::serve::run_to_its_end(async {

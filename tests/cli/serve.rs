@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, time::Duration};
 
-use crate::program::{Server, complaint, gaia, run, stdout};
+use crate::program::{Program, Server, complaint, gaia, run, stdout};
 
 const CONFIG_MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: b}}";
 
@@ -41,6 +41,32 @@ fn what_was_acknowledged_survives_kill_9() {
     let server = Server::start(data.path());
     let text = server.says(&["get", "configmap/kept", "-o", "yaml"]);
     assert!(text.contains("a: b"), "{text}");
+}
+
+/// A terminal at rest, or a pipe to a program that hangs, stops nothing but the lines.
+#[test]
+fn goes_on_when_nobody_reads_its_log() {
+    const LINES_THAT_FIT: usize = 20_000;
+    let data = dir();
+    let mut command = gaia();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--reality", "simulated"]).env("GAIA_LOG_LEVEL", "trace");
+    let server = Server::of(Program::start(command.arg("--data-dir").arg(data.path())));
+    let lost = || {
+        let (code, text) = server.http("/metrics", "");
+        let line = text.lines().find_map(|line| line.strip_prefix("gaia_log_lines_lost_total ").map(str::to_owned));
+        (code, line.expect("it counts them"))
+    };
+    assert_eq!(lost(), (200, "0".to_owned()));
+    let is_lost = (0..LINES_THAT_FIT).any(|number| {
+        let map = format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m{number}}}}}");
+        let path = "/api/v1/namespaces/default/configmaps";
+        assert_eq!(server.send("POST", path, "application/yaml", &map).0, 201);
+        number % 50 == 49 && lost().1 != "0"
+    });
+    assert!(is_lost, "this test does not log enough to mean anything");
+    let (status, _, took) = server.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(10), "took {took:?}");
 }
 
 #[test]

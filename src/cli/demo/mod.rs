@@ -46,7 +46,7 @@ pub struct DemoArgs {
 
 pub fn run(args: &DemoArgs, out: &mut dyn Write) -> Outcome {
     let log = LogSettings { format: LogFormat::Text, filter: args.log_level.clone() };
-    telemetry::init(&log).map_err(|e| CliError::Usage(format!("--log-level: {e}")))?;
+    let _logging = telemetry::init(&log).map_err(|e| CliError::Usage(format!("--log-level: {e}")))?;
     if !args.listen.ip().is_loopback() {
         return Err(CliError::Usage(format!(
             "--listen {}: the demo asks for no token, so it is loopback only",
