@@ -16,13 +16,14 @@ use gaia::{
         condition,
         container::ContainerSpec,
         gpu::{CleanupPolicy, Gpu, Holder, HolderKind, Lease},
-        gpuclaim::{GpuClaim, GpuClaimPhase},
+        gpuclaim::{GpuClaim, GpuClaimPhase, Preemption},
         handoff::{Handoff, HandoffPhase, HandoffStatus, StepOutcome},
         label,
         promotion::Promotion,
         workload::{Variant, Workload},
     },
 };
+use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, runtime::watcher::Event};
 use tokio::time::Instant;
 
@@ -298,7 +299,17 @@ fn runs_on(world: &World, holder: &Holder) -> bool {
     let on_card = |id: &ContainerId| {
         world.engine.residents().iter().any(|r| r.container.as_ref() == Some(id) && r.mib >= FREE_BELOW_MIB)
     };
-    its.is_some_and(|container| !on_card(&container.id))
+    its.is_some_and(|container| !on_card(&container.id) || was_let_be(world, container))
+}
+
+/// Started by hand when the card was nobody's of ours, and so before whoever has it now was granted it (leases tell whole seconds):
+/// gaia stops what comes after a grant, and nothing for its own grant.
+fn was_let_be(world: &World, container: &Container) -> bool {
+    let cards = stored::<Gpu>(world, "gpus").unwrap_or_default();
+    let leases = cards.iter().flat_map(|card| card.status.iter().flat_map(|status| status.leases.clone()));
+    let granted = leases.filter_map(|lease| lease.acquired_at).map(|at| at.0 + SignedDuration::from_secs(1)).max();
+    let before = granted.zip(container.started_at).is_some_and(|(granted, started)| started < granted);
+    before && world.ledger().excused.contains(&container.id)
 }
 
 /// Whether everything about cards has come to its end. `Err` says what has not.
@@ -321,6 +332,7 @@ pub fn settled(world: &World) -> Result<(), String> {
     let active: Vec<&GpuClaim> = claims.iter().map(|claim| &**claim).filter(|claim| is_active(claim)).collect();
     for claim in &active {
         as_promised(claim, &status.leases)?;
+        held_enough(claim, &active, world.clock.now())?;
     }
     wanted(card, &status.leases, &active, &workloads)?;
     for lease in &status.leases {
@@ -350,6 +362,21 @@ fn as_promised(claim: &GpuClaim, leases: &[Lease]) -> Result<(), String> {
     let lapses =
         spec.ttl_seconds.is_some() || if holds { spec.max_hold_seconds } else { spec.timeout_seconds }.is_some();
     if lapses { Err(format!("{name} should lapse: {spec:?}")) } else { Ok(()) }
+}
+
+/// While another may take the card from it, its time is waited for.
+fn held_enough(claim: &GpuClaim, active: &[&GpuClaim], now: Timestamp) -> Result<(), String> {
+    let takes = |other: &&GpuClaim| {
+        other.spec.preemption == Preemption::LowerPriority && other.spec.priority > claim.spec.priority
+    };
+    let granted = claim.status.as_ref().and_then(|status| status.granted_at.as_ref()).map(|at| at.0);
+    let until = |seconds: u32| granted.map(|at| at + SignedDuration::from_secs(seconds.into()));
+    match claim.spec.min_hold_seconds.and_then(until) {
+        Some(until) if now < until && active.iter().any(takes) => {
+            Err(format!("{} is about to lose the card", claim.name_any()))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Somebody who wants the card has it, the one with a claim before the owner, the owner before who only uses it.
