@@ -46,8 +46,9 @@ impl Client {
     }
 
     async fn send(&mut self, method: &str, path: &str, body: &[u8]) {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         let request = [head.as_bytes(), body].concat();
