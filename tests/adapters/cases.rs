@@ -18,7 +18,7 @@ use gaia::{
 };
 
 use crate::{
-    support::eventually,
+    support::{eventually, port::own_port},
     world::{DEADLINE, LABEL, PORT, Process, World, healthcheck, words},
 };
 
@@ -151,14 +151,8 @@ async fn publishing(world: &World, short: &str, host_port: u16) -> ContainerId {
     world.engine.create(&request).await.expect("it is made")
 }
 
-/// A port that nobody has now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
-}
-
 pub async fn publishes_ports_on_the_loopback(world: &World) {
-    let host_port = free_port();
+    let host_port = own_port();
     let id = publishing(world, "a", host_port).await;
     assert_eq!(world.look(&id).await.ports, []);
     world.engine.start(&id).await.expect("it starts");
@@ -169,7 +163,7 @@ pub async fn publishes_ports_on_the_loopback(world: &World) {
 }
 
 pub async fn refuses_a_port_that_is_in_use(world: &World) {
-    let host_port = free_port();
+    let host_port = own_port();
     let first = publishing(world, "a", host_port).await;
     let second = publishing(world, "b", host_port).await;
     world.engine.start(&first).await.expect("the port is free");

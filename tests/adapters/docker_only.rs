@@ -29,7 +29,7 @@ use tempfile::TempDir;
 
 use crate::{
     gate::{Gate, Passage},
-    support::{dockerd::docker_host, eventually, registry::Registry},
+    support::{dockerd::docker_host, eventually, port::own_port, registry::Registry},
     world::{DEADLINE, PORT, Process, healthcheck, on_docker, words},
 };
 
@@ -250,9 +250,7 @@ impl SelfSigned {
         let (key, cert) = (dir.path().join("key"), dir.path().join("cert"));
         let subject = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=nobody";
         run(Command::new("openssl").args(words(subject)).arg("-keyout").arg(&key).arg("-out").arg(&cert));
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
+        let port = own_port();
         let mut server = Command::new("openssl");
         server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")]);
         server.arg("-key").arg(&key).arg("-cert").arg(&cert).stdout(Stdio::null()).stderr(Stdio::null());

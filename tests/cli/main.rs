@@ -12,6 +12,8 @@ mod import;
 mod offline;
 mod orchestrator;
 mod plan;
+#[path = "../support/port.rs"]
+mod port;
 mod program;
 mod rollback;
 mod serve;

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::program::{complaint, gaia, run, stdout};
+use crate::{
+    port::own_port,
+    program::{complaint, gaia, run, stdout},
+};
 
 #[test]
 fn help_names_the_commands_and_version_is_the_packages() {
@@ -106,15 +109,9 @@ fn a_kubeconfig_file_is_for_its_owner_only() {
     assert_eq!(std::fs::metadata(&path).expect("written").permissions().mode() & 0o777, 0o600);
 }
 
-/// An address where nobody answers: bound for a moment, so that nobody else has it.
-fn dead_server() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("bound"))
-}
-
 #[test]
 fn a_server_that_is_not_there_is_named() {
-    let server = dead_server();
+    let server = format!("http://127.0.0.1:{}", own_port());
     let text = complaint(&run(&["get", "workloads", "--server", &server]), 1).to_owned();
     assert!(text.contains(&format!("cannot reach {server}")) && text.contains("refused"), "{text}");
 }

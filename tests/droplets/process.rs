@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::{
     program::{Program, Server, complaint, gaia, stdout},
     services::{Says, Service},
-    support::eventually,
+    support::{eventually, port::own_port},
     world::{DEADLINE, listed},
 };
 
@@ -26,18 +26,13 @@ fn most_memory(server: &Server) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") / 1024
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it listens").port()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_by_the_command_line_are_told_on_the_own_port_and_outlive_a_sigterm() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let (registry, target) = (Service::start().await, Service::start().await);
     registry.lists(json!([listed("TGT", &target.url())]));
     target.says("/echo", [Says::Json(200, json!({"k": 1}))]);
-    let (data, own) = (tempfile::tempdir().expect("a directory"), free_port());
+    let (data, own) = (tempfile::tempdir().expect("a directory"), own_port());
     let server = started(data.path(), &registry.url(), own);
     assert!(server.says(&["droplet", "list"]).contains(&target.url()));
     let echoed = server.says(&["droplet", "call", "tgt", "post", "/echo", "-d", r#"{"k": 1}"#]);
@@ -69,7 +64,7 @@ async fn a_hundred_megabytes_cost_little_more_memory_than_they_are() {
     registry.lists(json!([listed("TGT", &target.url())]));
     let large = format!("{{\"text\":\"{}\"}}", "x".repeat(LENGTH)).into_bytes();
     target.says("/large", [Says::Bytes(200, "application/json", large)]);
-    let (data, own) = (tempfile::tempdir().expect("a directory"), free_port());
+    let (data, own) = (tempfile::tempdir().expect("a directory"), own_port());
     let server = started(data.path(), &registry.url(), own);
     assert_eq!(server.gaia(&["droplet", "call", "TGT", "GET", "/small"]).status.code(), Some(0));
     let before = most_memory(&server);
@@ -95,7 +90,7 @@ async fn a_call_that_a_sigterm_cuts_off_is_in_the_history() {
     let (registry, target) = (Service::start().await, Service::start().await);
     registry.lists(json!([listed("TGT", &target.url())]));
     target.says("/hangs", [Says::Nothing(Arc::new(Notify::new()))]);
-    let (data, own) = (tempfile::tempdir().expect("a directory"), free_port());
+    let (data, own) = (tempfile::tempdir().expect("a directory"), own_port());
     let server = started(data.path(), &registry.url(), own);
     let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a client");
     let call = client.post(format!("http://127.0.0.1:{own}/orchestrator/tasks"));

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{
     services::{Rude, Says, Service, rude},
-    support::eventually,
+    support::{eventually, port::own_port},
     world::{DEADLINE, World, listed, settings},
 };
 
@@ -20,7 +20,8 @@ fn hasty() -> Settings {
 async fn a_registry_that_vanishes_is_told_of_and_heard_again_when_it_is_back() {
     // On a runtime of its own, which takes its open connections with it.
     let own = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let registry = own.spawn(Service::start()).await.expect("no panic");
+    let registry =
+        own.spawn(async { Service::at(&format!("127.0.0.1:{}", own_port())).await }).await.expect("no panic");
     let (address, target) = (registry.address.to_string(), Service::start().await);
     registry.lists(json!([listed("TGT", &target.url())]));
     let data = Arc::new(tempfile::tempdir().expect("a directory"));

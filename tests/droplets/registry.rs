@@ -185,7 +185,7 @@ async fn objects_mirror_the_registry_and_say_who_answers() {
     world.target.says("/health", [Says::Json(500, json!({}))]);
     droplet_is(&world, "tgt", "it does not answer", |d| reachable(d) == Some(false)).await;
     assert_eq!(world.get("/orchestrator/metrics").await.1["droplets_reachable"], 0);
-    let elsewhere = format!("http://{}", nobody().await);
+    let elsewhere = format!("http://{}", nobody());
     world.registry.lists(json!([listed("TGT", &elsewhere)]));
     world.routing.directory.sync().await.expect("the registry answers");
     droplet_is(&world, "tgt", "it has moved", |d| d.spec.endpoint == elsewhere).await;

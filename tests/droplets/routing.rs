@@ -53,7 +53,7 @@ async fn answers_below_500_are_final_and_5xx_are_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_fail_are_tried_again() {
     let world = World::start().await;
-    world.declare("nobody", json!({"endpoint": format!("http://{}", nobody().await)})).await;
+    world.declare("nobody", json!({"endpoint": format!("http://{}", nobody())})).await;
     world.declare("nowhere", json!({"endpoint": "http://no-such-host.invalid"})).await;
     for name in ["nobody", "nowhere"] {
         let routed = world.route(json!({"droplet_name": name, "path": "/x"})).await;

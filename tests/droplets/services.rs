@@ -23,6 +23,8 @@ use tokio::{
     sync::Notify,
 };
 
+use crate::support::port::own_port;
+
 /// What a service says to a request.
 #[derive(Clone)]
 pub enum Says {
@@ -220,6 +222,6 @@ fn socket2_linger(stream: &tokio::net::TcpStream) {
 }
 
 /// An address at which nobody listens.
-pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("it listens")
+pub fn nobody() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], own_port()))
 }

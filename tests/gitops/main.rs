@@ -9,6 +9,8 @@ mod git;
 #[path = "../support/gitserver.rs"]
 mod gitserver;
 mod large;
+#[path = "../support/port.rs"]
+mod port;
 mod prune;
 mod remote;
 mod revisions;

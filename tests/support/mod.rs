@@ -3,6 +3,7 @@
 
 pub mod dockerd;
 pub mod fixture;
+pub mod port;
 pub mod registry;
 
 use std::time::Duration;

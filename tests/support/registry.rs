@@ -1,12 +1,14 @@
 //! An image registry on the loopback: Debian's `docker-registry`. `./test` installs it.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use super::port::own_port;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -20,7 +22,7 @@ pub struct Registry {
 impl Registry {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = own_port();
         let address = format!("127.0.0.1:{port}");
         let config = dir.path().join("config.yml");
         let storage = dir.path().join("data");

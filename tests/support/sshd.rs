@@ -2,11 +2,13 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use super::port::own_port;
 
 const PROGRAM: &str = "/usr/sbin/sshd";
 
@@ -24,7 +26,7 @@ impl SshServer {
             run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &path(directory, key)]);
         }
         fs::copy(directory.join("client.pub"), directory.join("authorized")).expect("can be copied");
-        let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it listens").port();
+        let port = own_port();
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\

@@ -1,13 +1,12 @@
 //! A Redis of our own: Debian's `redis-server` on a loopback port, without anything on disk, ended when dropped.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use crate::support::eventually;
+use crate::support::{eventually, port::own_port};
 
 pub struct Redis {
     port: u16,
@@ -55,7 +54,7 @@ impl Redis {
     }
 
     async fn with(tls: Option<Certificates>) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it listens").port();
+        let port = own_port();
         let mut redis = Self { port, server: None, tls };
         redis.begin().await;
         redis

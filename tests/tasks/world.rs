@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader},
-    net::TcpListener,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     doubles::{Double, Ledger, Manners},
     redis::Redis,
-    support::eventually,
+    support::{eventually, port::own_port},
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -58,7 +57,7 @@ impl World {
 
     fn on(redis: Option<Redis>, variables: &[(&str, &str)]) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
-        let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it listens").port();
+        let port = own_port();
         let client =
             reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE);
         // A connection to a server that was killed is none.
