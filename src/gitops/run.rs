@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// One save of an editor is several changes.
+/// One save of an editor is several changes, and so is what a controller does to a new object.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 /// The Source could not be read or written.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
@@ -142,15 +142,28 @@ async fn keep(gitops: Gitops, name: String, wake: Arc<Notify>) {
                 RETRY.delay(failures - 1, seed_of(&name))
             }
         };
+        let pause = fight.after_pass(syncer.has_set_back());
         let watched = watched(&gitops.registry, syncer.watched());
-        // All arms are cancel-safe: notifications keep their permit, the cursor reads nothing when dropped.
-        tokio::select! {
-            biased;
-            () = wake.notified() => {}
-            () = syncer.files_changed() => sleep(DEBOUNCE).await,
-            () = changes.next(&watched) => sleep(fight.another_round()).await,
-            () = sleep(wait) => {}
-        }
+        next_reason(wake.notified(), syncer.files_changed(), changes.next(&watched), pause, wait).await;
+    }
+}
+
+/// Completes when another pass is due: at once for a wish, after [`DEBOUNCE`] for a file, for a changed object not before
+/// `pause` is over, and after `wait` anyway.
+async fn next_reason(
+    wish: impl Future<Output = ()>,
+    file: impl Future<Output = ()>,
+    object: impl Future<Output = ()>,
+    pause: Duration,
+    wait: Duration,
+) {
+    // All arms are cancel-safe: notifications keep their permit, the cursor reads nothing when dropped.
+    tokio::select! {
+        biased;
+        () = wish => {}
+        () = file => sleep(DEBOUNCE).await,
+        () = async { sleep(pause).await; object.await } => {}
+        () = sleep(wait) => {}
     }
 }
 
@@ -162,14 +175,18 @@ struct Fight {
 }
 
 impl Fight {
-    /// How long to wait before setting things right again; nothing the first few times.
-    fn another_round(&mut self) -> Duration {
+    /// After a pass that had to set back what others had changed, or had not: how long to hear of no further change of
+    /// objects. No more than [`DEBOUNCE`] the first few times.
+    fn after_pass(&mut self, has_set_back: bool) -> Duration {
+        if !has_set_back {
+            return DEBOUNCE;
+        }
         let now = Instant::now();
         let peace = self.last.is_none_or(|last| now.duration_since(last) > PEACE);
         self.rounds = if peace { 0 } else { self.rounds.saturating_add(1) };
         self.last = Some(now);
         match self.rounds {
-            0..3 => Duration::ZERO,
+            0..3 => DEBOUNCE,
             rounds => FIGHT.without_jitter(rounds - 3),
         }
     }
@@ -177,18 +194,35 @@ impl Fight {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn gives_way_in_a_fight_and_forgets_it_in_peace() {
         let mut fight = Fight::default();
-        let waits: Vec<_> = (0..12).map(|_| fight.another_round()).collect();
-        assert_eq!(waits[..3], [Duration::ZERO; 3]);
-        assert!(
-            waits[3..].is_sorted() && waits[3] > Duration::ZERO && waits[11] >= Duration::from_secs(1),
-            "{waits:?}"
-        );
+        let waits: Vec<_> = (0..12).map(|_| fight.after_pass(true)).collect();
+        assert_eq!(waits[..3], [DEBOUNCE; 3]);
+        assert!(waits[3..].is_sorted() && waits[4] > DEBOUNCE && waits[11] >= Duration::from_secs(1), "{waits:?}");
+        assert_eq!(fight.after_pass(false), DEBOUNCE, "a pass that set nothing back is no round");
         tokio::time::advance(PEACE + Duration::from_secs(1)).await;
-        assert_eq!(fight.another_round(), Duration::ZERO);
+        assert_eq!(fight.after_pass(true), DEBOUNCE);
+    }
+
+    /// Seconds until the next pass, when these happen at once.
+    async fn seconds(wish: bool, file: bool, object: bool) -> f64 {
+        let happens = async |does: bool| if does { ready(()).await } else { pending().await };
+        let start = Instant::now();
+        let (pause, wait) = (Duration::from_secs(5), Duration::from_secs(60));
+        next_reason(happens(wish), happens(file), happens(object), pause, wait).await;
+        start.elapsed().as_secs_f64()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn giving_way_keeps_no_file_and_no_wish_waiting() {
+        assert_eq!(seconds(true, false, true).await, 0.0);
+        assert!(seconds(false, true, true).await < 0.1);
+        assert!((5.0..5.1).contains(&seconds(false, false, true).await));
+        assert!((60.0..60.1).contains(&seconds(false, false, false).await));
     }
 }

@@ -98,6 +98,8 @@ pub struct Syncer {
     git: Option<Known>,
     /// A state that cannot be kept: told once.
     unkept: Option<String>,
+    /// Has the last pass set back what somebody had changed?
+    has_set_back: bool,
     /// At which generation of the Source, and with which revision last, nothing was left to tidy.
     tidied: Option<(Option<i64>, Option<i64>)>,
 }
@@ -115,12 +117,14 @@ impl Syncer {
             request: None,
             git: None,
             unkept: None,
+            has_set_back: false,
             tidied: None,
         }
     }
 
     /// One pass. An error means that the Source itself could not be read or written: try again later.
     pub async fn sync_once(&mut self) -> ApiResult<Next> {
+        self.has_set_back = false;
         let Some(source) = self.source().await? else {
             self.directory = None;
             self.last = None;
@@ -230,6 +234,11 @@ impl Syncer {
             Some((_, directory)) => directory.changed().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Whether the last pass had to set back what somebody had changed since the pass before.
+    pub fn has_set_back(&self) -> bool {
+        self.has_set_back
     }
 
     /// The objects of the inventory, and the revision each had when it was applied: a later one is somebody else's.
@@ -382,7 +391,7 @@ impl Syncer {
     }
 
     /// An unchanged wish that had to be written again was undone by somebody.
-    fn tell_drift(&self, document: &Document, applied: &Applied) {
+    fn tell_drift(&mut self, document: &Document, applied: &Applied) {
         let known = self.applied.get(&document.id).is_some_and(|last| last.wish == document.object);
         let place = document.place();
         let note = if !applied.taken.is_empty() {
@@ -401,6 +410,7 @@ impl Syncer {
         } else {
             return;
         };
+        self.has_set_back |= known;
         warn!(object = %document.id, %place, message = %note.message, "somebody changed what a file states");
         self.gitops.recorder.record(&reference(&applied.written.version.object), note);
     }

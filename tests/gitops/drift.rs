@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gaia::gitops::{self, Syncer, files::real::RealFiles};
 use serde_json::json;
 
-use crate::world::{World, workload};
+use crate::world::{DEADLINE, World, workload};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stated_field_is_set_back_and_the_event_names_the_place() {
@@ -79,4 +79,19 @@ async fn an_object_of_which_nothing_but_the_name_is_stated_is_not_told_to_drift(
     while let Ok(told) = world.notes.try_recv() {
         assert_ne!(told.note.reason, "FieldsReverted", "{}", told.note.message);
     }
+}
+
+/// As our own controllers do to each new object. It took half a minute once: it was counted as a fight over the objects, and
+/// whoever gives way in one heard no files.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_controller_notes_on_new_objects_is_no_fight() {
+    let world = World::start().await;
+    let burst = async {
+        for name in (0..18).map(|n| format!("web-{n}")) {
+            world.write(&format!("{name}.yaml"), workload(&name, "web:1"));
+            world.until_image(&name, "web:1").await;
+            world.patch("Workload", &name, json!({"metadata": {"finalizers": ["gaia.dev/containers"]}})).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, burst).await.expect("each file is heard at once");
 }

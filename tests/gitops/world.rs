@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Far more than anything here takes; what is not so by then will not be.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct World {
     pub registry: Arc<Registry>,
