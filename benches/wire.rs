@@ -57,6 +57,7 @@ async fn in_this_process() -> SocketAddr {
         registry,
         shutdown: CancellationToken::new(),
         auth: Auth::open(),
+        audit: gaia::server::Audit::default(),
         readiness: Arc::new(AlwaysReady),
         clock,
         metrics,

@@ -19,9 +19,10 @@ mod tasks;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
+use prometheus_client::registry::Registry as Exposition;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use crate::runtime::supervisor::TaskFailure;
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
         registry_objects::RegistryObjects,
         supervisor::{Stage, Supervisor},
     },
-    server::{self, Auth, Guest, ServerMetrics, ServerState},
+    server::{self, Audit, Auth, Certificates, Guest, Secured, ServerMetrics, ServerState, TlsError},
     store::{EmbeddedStore, EngineError, Options, Store},
     telemetry::{self, tasks::TaskMetrics},
 };
@@ -59,6 +60,10 @@ pub enum StartError {
     Store { directory: std::path::PathBuf, source: EngineError },
     #[error("cannot {doing}")]
     Registry { doing: &'static str, source: Box<ApiError> },
+    #[error("cannot append to the audit log {}", file.display())]
+    Audit { file: std::path::PathBuf, source: io::Error },
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error("cannot make a TLS client for probes")]
     Probes(#[source] reqwest::Error),
     #[error("cannot start the thread that talks to the GPU driver")]
@@ -88,6 +93,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// A server at work. Dropping it ends it without order; [`Running::shutdown`] is the way.
 pub struct Running {
     address: SocketAddr,
+    scheme: &'static str,
     stop: CancellationToken,
     lifecycle: Lifecycle,
     ended: watch::Receiver<bool>,
@@ -98,6 +104,11 @@ impl Running {
     /// Where it listens: the port that was found when port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// `http://127.0.0.1:6410`, or with `https` where there is a certificate.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Ready when the server has ended by itself, which is a failure that [`Running::shutdown`] then tells. Cancel-safe.
@@ -124,7 +135,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
     let tasks_listener = tasks::listen(&config.tasks).await?;
     let droplets_listener = droplets::listen(&config.droplets).await?;
-    let listeners = Listeners { main: listener, tasks: tasks_listener, droplets: droplets_listener };
+    let certificates = config.tls.clone().map(|files| Certificates::open(files.certificate, files.key)).transpose()?;
+    let scheme = if certificates.is_some() { "https" } else { "http" };
+    if certificates.is_none() && !address.ip().is_loopback() {
+        warn!(%address, "tokens and data travel in the clear; give a certificate with --tls-cert-file and --tls-key-file");
+    }
+    let listeners = Listeners { main: listener, certificates, tasks: tasks_listener, droplets: droplets_listener };
     let store = open_store(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = open_registry(store.clone(), clock.clone()).await?;
@@ -133,8 +149,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let lifecycle = Lifecycle::default();
     let parts = Parts { config, registry, clock, world, metrics };
     let supervisor = parts.spawn(listeners, store, &lifecycle).await?;
-    let running = supervise(supervisor, address, lifecycle);
-    info!(%address, version = telemetry::VERSION, "gaia serves");
+    let running = supervise(supervisor, (scheme, address), lifecycle);
+    info!(%address, scheme, version = telemetry::VERSION, "gaia serves");
     Ok(running)
 }
 
@@ -165,6 +181,8 @@ fn world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, StartError> {
 /// Where clients come in; the old APIs may have ports of their own.
 struct Listeners {
     main: TcpListener,
+    /// Of the main one.
+    certificates: Option<Certificates>,
     tasks: Option<TcpListener>,
     droplets: Option<TcpListener>,
 }
@@ -192,6 +210,7 @@ impl Parts {
         let task_metrics = TaskMetrics::default();
         task_metrics.register(&mut exposition);
         let server_metrics = ServerMetrics::register(&mut exposition);
+        let audit = self.audit(&mut exposition)?;
         let backups = server::backup(store.clone());
         spawn_store(&mut supervisor, store);
         let recorder = self.spawn_events(&mut supervisor);
@@ -204,25 +223,42 @@ impl Parts {
             controllers::gpu::discovery::spawn(&context, &mut supervisor);
         }
         let mut guest = self.spawn_facade(&mut supervisor)?;
-        let mloc = self.spawn_tasks(&context, task_metrics, listeners.tasks, &mut supervisor)?;
+        let mloc = self.spawn_tasks(&context, task_metrics, (listeners.tasks, &audit), &mut supervisor)?;
         let main =
             listeners.main.local_addr().map_err(|source| StartError::Listen { address: self.config.listen, source })?;
-        let fpai = self.spawn_droplets(&context, (main, listeners.droplets), &mut exposition, &mut supervisor)?;
+        let fpai =
+            self.spawn_droplets(&context, (main, listeners.droplets), &audit, &mut exposition, &mut supervisor)?;
         guest.routes = guest.routes.merge(backups).merge(mloc).merge(fpai);
         let state = ServerState {
             registry: self.registry,
             shutdown: supervisor.token(Stage::Intake),
             auth: Auth::tokens(self.config.tokens.iter().map(|token| token.reveal().to_owned())),
             readiness: Arc::new(lifecycle.clone()),
+            audit,
             clock: self.clock,
             metrics: server_metrics,
             exposition: Arc::new(exposition),
         };
-        supervisor.spawn(Stage::Intake, "server", |stop| {
-            server::serve(listeners.main, server::with_guest(state, guest), stop)
-        });
+        let router = server::with_guest(state, guest);
+        match listeners.certificates.map(Arc::new) {
+            None => supervisor.spawn(Stage::Intake, "server", |stop| server::serve(listeners.main, router, stop)),
+            Some(certificates) => {
+                let secured = Secured::over(listeners.main, certificates.clone())?;
+                supervisor.spawn(Stage::Intake, "server", |stop| server::serve(secured, router, stop));
+                supervisor.spawn(Stage::Intake, "certificates", async move |stop| {
+                    certificates.follow(stop).await;
+                    Ok::<(), Infallible>(())
+                });
+            }
+        }
         lifecycle.enter(readiness::Stage::Serving);
         Ok(supervisor)
+    }
+
+    fn audit(&self, exposition: &mut Exposition) -> Result<Audit, StartError> {
+        let Some(file) = &self.config.audit_log else { return Ok(Audit::default()) };
+        let opened = Audit::to(file, self.clock.clone(), exposition);
+        opened.map_err(|source| StartError::Audit { file: file.path.clone(), source })
     }
 
     fn objects(&self) -> RegistryObjects {
@@ -324,7 +360,7 @@ fn spawn_store(supervisor: &mut Supervisor, store: Arc<EmbeddedStore>) {
     });
 }
 
-fn supervise(supervisor: Supervisor, address: SocketAddr, lifecycle: Lifecycle) -> Running {
+fn supervise(supervisor: Supervisor, (scheme, address): (&'static str, SocketAddr), lifecycle: Lifecycle) -> Running {
     let stop = CancellationToken::new();
     let (tell, ended) = watch::channel(false);
     let stopped = stop.clone().cancelled_owned();
@@ -333,5 +369,5 @@ fn supervise(supervisor: Supervisor, address: SocketAddr, lifecycle: Lifecycle) 
         tell.send_replace(true);
         result
     });
-    Running { address, stop, lifecycle, ended, supervision }
+    Running { address, scheme, stop, lifecycle, ended, supervision }
 }

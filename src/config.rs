@@ -21,21 +21,28 @@ pub use orchestrator::Orchestrator;
 use orchestrator::Settings;
 pub use tasks::Tasks;
 
-use crate::telemetry::{self, LogFormat, LogSettings, TelemetryError};
+use crate::telemetry::{self, LogFormat, LogSettings, TelemetryError, file::LogFile};
 
 /// Read when `--config` and `GAIA_CONFIG` name no other; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/gaia/gaia.yaml";
 /// Where the server listens unless told otherwise, and where the client commands look for it.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6410);
 
+/// As upstream recommends for its own (`--audit-log-maxsize`, `--audit-log-maxbackup`).
+const AUDIT_LOG_BYTES: u64 = 100 << 20;
+const AUDIT_LOG_BACKUPS: u32 = 10;
+
 /// The keys of the file. Flag and variable follow from each: `dataDir`, `--data-dir`, `GAIA_DATA_DIR`.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 14] = [
     "listen",
     "dataDir",
     "desired",
     "reality",
     "nvmlLibrary",
     "tokenFile",
+    "tlsCertFile",
+    "tlsKeyFile",
+    "auditLogFile",
     "tasksListen",
     "dropletsListen",
     "nodeName",
@@ -74,6 +81,13 @@ impl fmt::Debug for Token {
     }
 }
 
+/// A certificate chain and its private key, in PEM. They are read when the server starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
 /// The settings of a server, valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -87,6 +101,10 @@ pub struct Config {
     pub nvml_library: Option<PathBuf>,
     /// Empty: no token is asked for; only ever so on a loopback address.
     pub tokens: Vec<Token>,
+    /// Of the main listener.
+    pub tls: Option<TlsFiles>,
+    /// Who changed what; put aside when it is large.
+    pub audit_log: Option<LogFile>,
     pub node_name: String,
     pub log: LogSettings,
     /// Of GAIA's own orchestrator, whose place this process may take.
@@ -215,6 +233,8 @@ impl Config {
                 filter: log_filter(layers)?,
             },
             tokens,
+            tls: tls(layers.get("tlsCertFile"), layers.get("tlsKeyFile"))?,
+            audit_log: layers.get("auditLogFile").map(audit_log).transpose()?,
             orchestrator: orchestrator.used(),
             tasks: Tasks::read(layers)?,
             droplets,
@@ -322,6 +342,31 @@ fn read_tokens(given: Given) -> Result<Vec<Token>, ConfigError> {
         return Err(invalid(given.origin, format!("{} must hold one token a line, without spaces", path.display())));
     }
     Ok(tokens.into_iter().map(Token::new).collect())
+}
+
+/// Both or none.
+fn tls(certificate: Option<Given>, key: Option<Given>) -> Result<Option<TlsFiles>, ConfigError> {
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(TlsFiles { certificate: certificate.value.into(), key: key.value.into() }))
+        }
+        (Some(Given { origin, .. }), None) => Err(invalid(origin, "a certificate needs its key: tlsKeyFile".into())),
+        (None, Some(Given { origin, .. })) => Err(invalid(origin, "a key needs its certificate: tlsCertFile".into())),
+    }
+}
+
+fn audit_log(given: Given) -> Result<LogFile, ConfigError> {
+    if given.value.is_empty() {
+        return Err(invalid(given.origin, "a file is needed".into()));
+    }
+    Ok(LogFile {
+        path: given.value.into(),
+        max_bytes: AUDIT_LOG_BYTES,
+        backups: AUDIT_LOG_BACKUPS,
+        named: true,
+        private: true,
+    })
 }
 
 fn node_name(given: Given) -> Result<String, ConfigError> {

@@ -22,7 +22,7 @@ use crate::{
         registry_objects::RegistryObjects,
         supervisor::{Stage, Supervisor},
     },
-    server::{self, Auth},
+    server::{self, Audit, Auth},
 };
 
 /// In the data directory.
@@ -36,7 +36,7 @@ pub(super) async fn listen(settings: &config::Droplets) -> Result<Option<TcpList
     listener.map(Some).map_err(|source| StartError::Listen { address, source })
 }
 
-fn settings(given: &config::Droplets, own: SocketAddr) -> Settings {
+fn settings(given: &config::Droplets, (scheme, own): (&str, SocketAddr)) -> Settings {
     let default = Settings::default();
     let follow_registry = given.registry_url.is_some() || given.listen.is_some();
     Settings {
@@ -48,7 +48,7 @@ fn settings(given: &config::Droplets, own: SocketAddr) -> Settings {
         task_timeout: given.task_timeout,
         attempts: given.attempts,
         durable_history: given.history == History::Durable,
-        own_url: format!("http://localhost:{}", own.port()),
+        own_url: format!("{scheme}://localhost:{}", own.port()),
         ..Settings::default()
     }
 }
@@ -59,11 +59,15 @@ impl Parts {
         &self,
         context: &controllers::Context<RegistryObjects>,
         (main, listener): (SocketAddr, Option<TcpListener>),
+        audit: &Audit,
         exposition: &mut Exposition,
         supervisor: &mut Supervisor,
     ) -> Result<Router, StartError> {
         let given = &self.config.droplets;
-        let own = listener.as_ref().and_then(|listener| listener.local_addr().ok()).unwrap_or(main);
+        let apart = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        // Only the main one may have a certificate.
+        let scheme = if apart.is_none() && self.config.tls.is_some() { "https" } else { "http" };
+        let own = (scheme, apart.unwrap_or(main));
         let settings = settings(given, own);
         let registry = reqwest::Url::parse(&settings.registry_url).ok();
         let trusted = registry.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
@@ -86,7 +90,7 @@ impl Parts {
         let droplets = Droplets { routing };
         if let Some(listener) = listener {
             let tokens = self.config.tokens.iter().map(|token| token.reveal().to_owned());
-            let router = server::guarded(facade::router(droplets.clone()), Auth::tokens(tokens));
+            let router = server::guarded(facade::router(droplets.clone()), Auth::tokens(tokens), audit);
             supervisor.spawn(Stage::Intake, "droplets-server", |stop| server::serve(listener, router, stop));
         }
         Ok(facade::guest(droplets))

@@ -24,7 +24,7 @@ use crate::{
         registry_objects::RegistryObjects,
         supervisor::{Stage, Supervisor},
     },
-    server,
+    server::{self, Audit, Auth},
     telemetry::tasks::TaskMetrics,
 };
 
@@ -59,7 +59,7 @@ impl Parts {
         &self,
         context: &controllers::Context<RegistryObjects>,
         metrics: TaskMetrics,
-        listener: Option<TcpListener>,
+        (listener, audit): (Option<TcpListener>, &Audit),
         supervisor: &mut Supervisor,
     ) -> Result<Router, StartError> {
         let given = &self.config.tasks;
@@ -101,7 +101,9 @@ impl Parts {
             signer,
         };
         if let Some(listener) = listener {
-            let router = facade::router(mloc.clone());
+            // The facade asks for its token itself.
+            let auth = Auth::tokens(given.token.iter().map(|token| token.reveal().to_owned()));
+            let router = audit.over(facade::router(mloc.clone()), auth);
             supervisor.spawn(Stage::Intake, "tasks-server", |stop| server::serve(listener, router, stop));
         }
         // Where the main listener asks for tokens of its own, those are enough.

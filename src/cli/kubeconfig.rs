@@ -2,6 +2,7 @@
 
 use std::{io::Write, path::PathBuf};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -26,8 +27,8 @@ pub fn run(args: &KubeconfigArgs, out: &mut dyn Write) -> Outcome {
     let text = render(&args.server)?;
     if args.server.token.is_some() && args.server.url()?.scheme_str() == Some("http") {
         eprintln!(
-            "Warning: kubectl sends no token over http:// and will be refused; put TLS in front of the server and name \
-             its https:// URL with --server"
+            "Warning: kubectl sends no token over http:// and will be refused; give the server a certificate \
+             (gaia serve --tls-cert-file) and name its https:// URL with --server"
         );
     }
     match &args.output {
@@ -41,8 +42,9 @@ pub fn run(args: &KubeconfigArgs, out: &mut dyn Write) -> Outcome {
 pub fn render(server: &ServerArgs) -> Result<String, CliError> {
     let https = server.url()?.scheme_str() == Some("https");
     let mut cluster = json!({"server": server.server.trim_end_matches('/')});
-    if https {
-        // Our certificate is our own; what guards the connection is the token.
+    if let Some(authorities) = server.authorities()? {
+        cluster["certificate-authority-data"] = json!(STANDARD.encode(authorities));
+    } else if https && server.insecure_skip_tls_verify {
         cluster["insecure-skip-tls-verify"] = json!(true);
     }
     let config = json!({
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     fn parsed(server: &str, token: Option<&str>) -> Value {
-        let args = ServerArgs { server: server.to_owned(), token: token.map(str::to_owned) };
+        let args = ServerArgs { token: token.map(str::to_owned), ..ServerArgs::open(server.to_owned()) };
         serde_saphyr::from_str(&render(&args).expect("renders")).expect("is YAML")
     }
 
@@ -90,15 +92,19 @@ mod tests {
     }
 
     #[test]
-    fn https_skips_verification_and_the_token_is_the_users() {
+    fn https_is_verified_unless_told_otherwise_and_the_token_is_the_users() {
         let config = parsed("https://host:6410", Some("0123"));
-        assert_eq!(config["clusters"][0]["cluster"]["insecure-skip-tls-verify"], true);
+        assert_eq!(config["clusters"][0]["cluster"], json!({"server": "https://host:6410"}));
+        let careless =
+            ServerArgs { insecure_skip_tls_verify: true, ..ServerArgs::open("https://host:6410".to_owned()) };
+        let skips: Value = serde_saphyr::from_str(&render(&careless).expect("renders")).expect("is YAML");
+        assert_eq!(skips["clusters"][0]["cluster"]["insecure-skip-tls-verify"], true);
         assert_eq!(config["users"][0]["user"]["token"], "0123", "stays text although it looks like a number");
     }
 
     #[test]
     fn what_is_no_url_is_wrong_usage() {
-        let args = ServerArgs { server: "127.0.0.1:6410".to_owned(), token: None };
+        let args = ServerArgs::open("127.0.0.1:6410".to_owned());
         assert_eq!(render(&args).expect_err("no scheme").exit_code(), 2);
     }
 }

@@ -39,6 +39,15 @@ pub struct ServeArgs {
     /// File of bearer tokens, one a line; without one of them only health is answered
     #[arg(long, value_name = "FILE")]
     token_file: Option<String>,
+    /// Certificate chain of the main listener, in PEM: https instead of http. Read again when it changes
+    #[arg(long, value_name = "FILE")]
+    tls_cert_file: Option<String>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key_file: Option<String>,
+    /// Append a line here for each request that may change something (audit.k8s.io/v1); 100 MiB, and ten of them put aside
+    #[arg(long, value_name = "FILE")]
+    audit_log_file: Option<String>,
     /// Address of MLOC's API on a port of its own, beside the main one [default: none; its usual port is 8000]
     #[arg(long, value_name = "ADDRESS")]
     tasks_listen: Option<String>,
@@ -65,6 +74,9 @@ impl ServeArgs {
             ("reality", self.reality),
             ("nvmlLibrary", self.nvml_library),
             ("tokenFile", self.token_file),
+            ("tlsCertFile", self.tls_cert_file),
+            ("tlsKeyFile", self.tls_key_file),
+            ("auditLogFile", self.audit_log_file),
             ("tasksListen", self.tasks_listen),
             ("dropletsListen", self.droplets_listen),
             ("nodeName", self.node_name),
@@ -85,7 +97,7 @@ pub fn run(args: ServeArgs, out: &mut dyn Write) -> Outcome {
     run_to_its_end(async {
         let stop = super::signals::first()?;
         let running = app::start(config).await?;
-        writeln!(out, "gaia listens on http://{}", running.local_addr())?;
+        writeln!(out, "gaia listens on {}", running.url())?;
         out.flush()?;
         until(running, stop).await
     })

@@ -1,6 +1,6 @@
 //! One server, spoken to over HTTP as any other client would: requests out, objects or a clear refusal back.
 
-use std::{fmt::Display, future::Future, time::Duration};
+use std::{fmt::Display, future::Future, path::PathBuf, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -14,6 +14,7 @@ use kube::{
     client::Body,
     core::{Status, WatchEvent},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
 use super::{
@@ -40,9 +41,35 @@ pub struct ServerArgs {
     /// Bearer token, when the server asks for one
     #[arg(long, env = "GAIA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// Trust the server's certificate by this file of authorities, in PEM [default: those of this host]
+    #[arg(long, env = "GAIA_CERTIFICATE_AUTHORITY", value_name = "FILE")]
+    pub certificate_authority: Option<PathBuf>,
+    /// Trust any certificate: whoever is in between can read the token
+    #[arg(long, env = "GAIA_INSECURE_SKIP_TLS_VERIFY", conflicts_with = "certificate_authority")]
+    pub insecure_skip_tls_verify: bool,
 }
 
 impl ServerArgs {
+    /// A server without tokens and TLS, as that of this process.
+    pub fn open(server: String) -> Self {
+        Self { server, token: None, certificate_authority: None, insecure_skip_tls_verify: false }
+    }
+
+    /// The authorities to trust instead of the host's, in PEM.
+    pub fn authorities(&self) -> Result<Option<Vec<u8>>, CliError> {
+        let Some(file) = &self.certificate_authority else { return Ok(None) };
+        let text = std::fs::read(file).map_err(CliError::file(format!("cannot read {}", file.display())))?;
+        let none = |why: &dyn Display| {
+            let file = file.display();
+            CliError::Usage(format!("--certificate-authority: {file} holds no certificate in PEM: {why}"))
+        };
+        match CertificateDer::pem_slice_iter(&text).next() {
+            Some(Ok(_)) => Ok(Some(text)),
+            Some(Err(error)) => Err(none(&error)),
+            None => Err(none(&"there is none in it")),
+        }
+    }
+
     /// The server's URL, checked.
     pub fn url(&self) -> Result<Uri, CliError> {
         let wrong = |why: &dyn Display| CliError::Usage(format!("--server {:?} is not a URL: {why}", self.server));
@@ -63,6 +90,11 @@ pub fn block_on<T>(command: impl Future<Output = Result<T, CliError>>) -> Result
         .block_on(command)
 }
 
+/// In DER, one by one.
+fn certificates(pem: &[u8]) -> Vec<Vec<u8>> {
+    CertificateDer::pem_slice_iter(pem).flatten().map(|certificate| certificate.to_vec()).collect()
+}
+
 /// A connection to a server. Says nothing to it until the first request.
 pub struct Session {
     client: Client,
@@ -75,8 +107,8 @@ impl Session {
         let url = args.url()?;
         let mut config = kube::Config::new(url);
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // As in the kubeconfig we print: our certificate is our own, the token is what guards.
-        config.accept_invalid_certs = config.cluster_url.scheme_str() == Some("https");
+        config.accept_invalid_certs = args.insecure_skip_tls_verify;
+        config.root_cert = args.authorities()?.map(|pem| certificates(&pem));
         config.auth_info.token = args.token.clone().map(Into::into);
         config.headers.push((header::USER_AGENT, header::HeaderValue::from_static(super::FIELD_MANAGER)));
         let client = Client::try_from(config)

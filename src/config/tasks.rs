@@ -143,6 +143,7 @@ fn log_file(text: &impl Fn(&str) -> Option<String>) -> Result<Option<LogFile>, C
     let Some(path) = named.clone().or_else(usual) else { return Ok(None) };
     Ok(Some(LogFile {
         named: named.is_some(),
+        private: false,
         path: expanded(path, text),
         max_bytes: number("LOG_MAX_BYTES", text("LOG_MAX_BYTES"), 5 << 20)?,
         backups: number("LOG_BACKUP_COUNT", text("LOG_BACKUP_COUNT"), 5)?,

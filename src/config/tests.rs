@@ -54,6 +54,17 @@ fn a_complaint_names_the_flag_the_variable_or_the_line() {
 }
 
 #[test]
+fn a_certificate_and_its_key_come_together() {
+    let both = settings(&[("tlsCertFile", "/c"), ("tlsKeyFile", "/k")], &[], "").expect("valid").tls;
+    assert_eq!(both, Some(TlsFiles { certificate: "/c".into(), key: "/k".into() }));
+    assert_eq!(settings(&[], &[], "").expect("valid").tls, None);
+    let text = complaint(&[("tlsCertFile", "/c")], &[], "");
+    assert_eq!(text, "--tls-cert-file: a certificate needs its key: tlsKeyFile");
+    let text = complaint(&[], &[("GAIA_TLS_KEY_FILE", "/k")], "");
+    assert_eq!(text, "GAIA_TLS_KEY_FILE: a key needs its certificate: tlsCertFile");
+}
+
+#[test]
 fn an_unknown_key_is_an_error_with_its_line() {
     let text = complaint(&[], &[], "listen: 127.0.0.1:1\n\ndata-dir: /x\n");
     assert!(text.contains("gaia.yaml:3: unknown key \"data-dir\"; the keys are listen, dataDir"), "{text}");

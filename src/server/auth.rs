@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::{path, reply};
 use crate::registry::{ApiError, Reason};
@@ -36,10 +36,17 @@ impl Auth {
         Self::default()
     }
 
+    /// Is nobody asked for a token?
+    pub fn is_open(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
     fn admits(&self, headers: &HeaderMap) -> bool {
-        if self.tokens.is_empty() {
-            return true;
-        }
+        self.is_open() || self.number(headers).is_some()
+    }
+
+    /// Which of the tokens a request shows, from 1.
+    pub fn number(&self, headers: &HeaderMap) -> Option<usize> {
         let given = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
@@ -47,10 +54,12 @@ impl Auth {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
         // Every token is compared, in time that does not depend on where they differ.
-        given.is_some_and(|given| {
-            let same = |token: &String| token.as_bytes().ct_eq(given.as_bytes());
-            self.tokens.iter().fold(Choice::from(0), |any, token| any | same(token)).into()
-        })
+        let given = given?.as_bytes();
+        let number =
+            self.tokens.iter().zip(1_u64..).fold(0, |found, (token, number)| {
+                u64::conditional_select(&found, &number, token.as_bytes().ct_eq(given))
+            });
+        usize::try_from(number).ok().filter(|number| *number > 0)
     }
 }
 
@@ -78,10 +87,10 @@ pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> 
         next.run(request).await
     } else if !auth.admits(request.headers()) {
         reply::error(&ApiError::new(Reason::Unauthorized, "Unauthorized"))
-    } else if auth.tokens.is_empty() && is_of_another_site(&request) {
+    } else if auth.is_open() && is_of_another_site(&request) {
         let message = "this request comes from a page of another site; without tokens only our own pages are served";
         reply::error(&ApiError::new(Reason::Forbidden, message))
-    } else if auth.tokens.is_empty() && is_by_another_name(&request) {
+    } else if auth.is_open() && is_by_another_name(&request) {
         let message = "without tokens the server answers only to an address, or a name without dots or below localhost or internal";
         reply::error(&ApiError::new(Reason::Forbidden, message))
     } else {
@@ -127,6 +136,7 @@ mod tests {
         let auth = Auth::tokens(["one".to_owned(), "two".to_owned(), String::new()]);
         assert!(auth.admits(&headers("Bearer two")));
         assert!(auth.admits(&headers("bearer one")));
+        assert_eq!((auth.number(&headers("Bearer one")), auth.number(&headers("Bearer two"))), (Some(1), Some(2)));
         for refused in ["Bearer three", "Bearer ", "Bearer on", "Basic one", "one"] {
             assert!(!auth.admits(&headers(refused)), "{refused:?} was let in");
         }

@@ -2,6 +2,7 @@
 //! kind; no rule of a write is decided here, and no state is kept.
 
 mod age;
+mod audit;
 mod auth;
 mod backup;
 mod body;
@@ -28,6 +29,7 @@ mod shape;
 mod shelf;
 mod stated;
 mod table;
+mod tls;
 mod watch;
 mod write;
 
@@ -49,11 +51,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::{CompressionLayer, predicate::Predicate};
 
+pub use audit::Audit;
 pub use auth::Auth;
 pub use backup::backup;
 pub use health::{AlwaysReady, Check, Readiness};
 pub use metrics::ServerMetrics;
 pub use serve::serve;
+pub use tls::{Certificates, Secured, TlsError};
 
 use crate::{
     registry::{ApiError, ApiResult, Reason, Registry},
@@ -74,6 +78,8 @@ pub struct ServerState {
     pub shutdown: CancellationToken,
     pub auth: Auth,
     pub readiness: Arc<dyn Readiness>,
+    /// Of requests that may change something.
+    pub audit: Audit,
     /// For ages in tables.
     pub clock: Arc<dyn Clock>,
     /// Where requests are counted.
@@ -106,16 +112,17 @@ pub fn router(state: ServerState) -> Router {
 
 /// As [`router`], with another API beside ours.
 pub fn with_guest(state: ServerState, guest: Guest) -> Router {
-    let auth = middleware::from_fn_with_state(state.auth.clone(), auth::require);
+    let (audit, admitted) = (state.audit.clone(), state.auth.clone());
+    let auth = middleware::from_fn_with_state(admitted.clone(), auth::require);
     let counted = middleware::from_fn_with_state(state.metrics.clone(), count_guest);
     let beside = Extension(Beside { directory: Arc::new(guest.directory), shelf: Arc::default() });
     let ours = Router::new().fallback(handle).layer(beside).with_state(state);
-    guest.routes.layer(counted).merge(ours).layer(auth).layer(compression())
+    audit.over(guest.routes.layer(counted).merge(ours).layer(auth), admitted).layer(compression())
 }
 
 /// Another API on a listener of its own, behind our tokens.
-pub fn guarded(routes: Router, auth: Auth) -> Router {
-    routes.layer(middleware::from_fn_with_state(auth, auth::require))
+pub fn guarded(routes: Router, auth: Auth, audit: &Audit) -> Router {
+    audit.over(routes.layer(middleware::from_fn_with_state(auth.clone(), auth::require)), auth)
 }
 
 /// Calls beside ours, all of the other API under one name: their paths carry names and ids.
@@ -190,25 +197,13 @@ fn method_not_allowed() -> ApiError {
 
 /// Verb and resource for the metrics. Bounded: what we do not serve is `other`.
 fn labels(state: &ServerState, target: &Target, method: &Method, params: Option<&Params>) -> (&'static str, String) {
-    let read = matches!(*method, Method::GET | Method::HEAD);
     match target {
         Target::Resource(path) => {
             let known = state.registry.kinds().by_plural(&path.group, &path.version, &path.plural).is_some()
                 || reviews::at(&path.group, &path.version, &path.plural).is_some();
             let resource = if known { path.plural.clone() } else { "other".to_owned() };
             let watching = params.is_some_and(|params| matches!(params.flag("watch"), Ok(true)));
-            let verb = match *method {
-                _ if read && watching => "watch",
-                _ if read && path.name.is_none() => "list",
-                _ if read => "get",
-                Method::POST => "create",
-                Method::PUT => "update",
-                Method::PATCH => "patch",
-                Method::DELETE if path.name.is_none() => "deletecollection",
-                Method::DELETE => "delete",
-                _ => "other",
-            };
-            (verb, resource)
+            (resources::verb(method, path.name.is_some(), watching), resource)
         }
         Target::WebSocketWatch | Target::SseWatch => ("watch", "live".to_owned()),
         Target::Healthz | Target::Livez | Target::Readyz => ("get", "health".to_owned()),

@@ -75,6 +75,21 @@ pub async fn handle(state: &ServerState, path: ResourcePath, params: Params, req
     }
 }
 
+/// Upstream's word for what a request does.
+pub fn verb(method: &Method, named: bool, watching: bool) -> &'static str {
+    match *method {
+        Method::GET | Method::HEAD if watching => "watch",
+        Method::GET | Method::HEAD if named => "get",
+        Method::GET | Method::HEAD => "list",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if named => "delete",
+        Method::DELETE => "deletecollection",
+        _ => "other",
+    }
+}
+
 async fn answer_review(review: super::discovery::Review, headers: &HeaderMap, body: Body) -> ApiResult<Response> {
     let bytes = body::read(body).await?;
     let question = body::object(&body::media_type(headers), &bytes, FieldValidation::Ignore)?.value;

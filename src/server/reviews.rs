@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 use super::discovery::{REVIEWS, Review};
 use crate::registry::{ApiError, ApiResult, Reason};
 
+/// Who whoever is let in is.
+pub const USER: &str = "gaia:admin";
+pub const GROUPS: [&str; 2] = ["system:masters", "system:authenticated"];
+
 /// The review at a path, if that is what it is.
 pub fn at(group: &str, version: &str, plural: &str) -> Option<Review> {
     REVIEWS.into_iter().find(|review| (review.group, review.version, review.plural) == (group, version, plural))
@@ -31,7 +35,7 @@ pub fn answer(review: Review, mut question: Value) -> ApiResult<Value> {
             "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
             "incomplete": false,
         }),
-        _ => json!({"userInfo": {"username": "gaia:admin", "groups": ["system:masters", "system:authenticated"]}}),
+        _ => json!({"userInfo": {"username": USER, "groups": GROUPS}}),
     };
     Ok(question)
 }

@@ -8,6 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
+    audit::Created,
     body::{self, Decoded},
     query::{Params, invalid_option},
     reply,
@@ -27,7 +28,11 @@ pub async fn create(call: &Call<'_>, body: Body) -> ApiResult<Response> {
     let options = write_options(call, "CreateOptions")?;
     let (object, warnings) = object_of(call, body, options.field_validation).await?;
     let written = call.state.registry.create(call.kind, call.namespace, object, &options).await?;
-    answer(call, StatusCode::CREATED, &written, warnings).await
+    let mut response = answer(call, StatusCode::CREATED, &written, warnings).await?;
+    if let Some(name) = written.version.object["metadata"]["name"].as_str() {
+        response.extensions_mut().insert(Created(name.to_owned()));
+    }
+    Ok(response)
 }
 
 pub async fn replace(call: &Call<'_>, name: &ObjectName, body: Body) -> ApiResult<Response> {

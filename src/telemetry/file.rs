@@ -1,6 +1,6 @@
-//! The log file that MLOC's deployments look into, beside stderr: a line an event as MLOC wrote them
-//! (`2026-11-20 09:33:33,171 | INFO | message field=value`), and when the file is full it becomes `.1`, what was `.1` becomes `.2`, and
-//! so on. What was there before a start is appended to.
+//! Files of log lines: when one is full it becomes `.1`, what was `.1` becomes `.2`, and so on. What was there before a start is
+//! appended to. One is the file that MLOC's deployments look into, beside stderr: a line an event as MLOC wrote them
+//! (`2026-11-20 09:33:33,171 | INFO | message field=value`).
 //!
 //! A line is written at once and whole, by whoever logs. One that cannot be (a full disk) is lost, and the next is tried again.
 
@@ -8,6 +8,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -28,6 +29,8 @@ pub struct LogFile {
     pub backups: u32,
     /// Somebody named it: without it nothing starts. Else a warning is enough, for the directory may be nobody's to write.
     pub named: bool,
+    /// Made so that only its owner can read it.
+    pub private: bool,
 }
 
 /// The file, open.
@@ -45,13 +48,14 @@ struct Open {
 
 impl Rolling {
     pub fn open(settings: &LogFile) -> io::Result<Self> {
-        Ok(Self { settings: settings.clone(), open: Mutex::new(Open::at(&settings.path)?) })
+        Ok(Self { settings: settings.clone(), open: Mutex::new(Open::at(settings)?) })
     }
 }
 
 impl Open {
-    fn at(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+    fn at(settings: &LogFile) -> io::Result<Self> {
+        let mode = if settings.private { 0o600 } else { 0o666 };
+        let file = OpenOptions::new().create(true).append(true).mode(mode).open(&settings.path)?;
         let bytes = file.metadata()?.len();
         Ok(Self { file, bytes })
     }
@@ -75,7 +79,7 @@ fn roll(settings: &LogFile) -> io::Result<Open> {
         }
         ignore_missing(fs::rename(&settings.path, numbered(&settings.path, 1)))?;
     }
-    Open::at(&settings.path)
+    Open::at(settings)
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -115,6 +119,17 @@ impl Write for Line<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.open.file.flush()
+    }
+}
+
+/// Whole lines, by who has the file alone.
+impl Write for Rolling {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.make_writer().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.make_writer().flush()
     }
 }
 
@@ -162,7 +177,7 @@ mod tests {
     fn a_full_file_is_put_aside_and_the_oldest_goes() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("orchestrator.log");
-        let settings = LogFile { path: path.clone(), max_bytes: 10, backups: 2, named: true };
+        let settings = LogFile { path: path.clone(), max_bytes: 10, backups: 2, named: true, private: false };
         let rolling = Rolling::open(&settings).expect("open");
         for line in ["one\n", "two\n", "three\n", "four\n", "a line that is longer than any file\n"] {
             say(&rolling, line);
@@ -180,12 +195,13 @@ mod tests {
         for (max_bytes, backups) in [(1, 0), (0, 5)] {
             let path = directory.path().join(format!("{max_bytes}.log"));
             let rolling =
-                Rolling::open(&LogFile { path: path.clone(), max_bytes, backups, named: true }).expect("open");
+                Rolling::open(&LogFile { path: path.clone(), max_bytes, backups, named: true, private: false })
+                    .expect("open");
             say(&rolling, "one\n");
             say(&rolling, "two\n");
             assert_eq!(texts(&path, 1), ["one\ntwo\n", ""]);
         }
-        let null = LogFile { path: "/dev/null".into(), max_bytes: 1, backups: 5, named: true };
+        let null = LogFile { path: "/dev/null".into(), max_bytes: 1, backups: 5, named: true, private: false };
         let rolling = Rolling::open(&null).expect("open");
         say(&rolling, "one\n");
         say(&rolling, "two\n");
@@ -198,7 +214,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
         let rolling =
-            Rolling::open(&LogFile { path: path.clone(), max_bytes: 0, backups: 0, named: true }).expect("open");
+            Rolling::open(&LogFile { path: path.clone(), max_bytes: 0, backups: 0, named: true, private: false })
+                .expect("open");
         let layer = tracing_subscriber::fmt::layer().event_format(AsMloc).with_ansi(false).with_writer(rolling);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!(task = "t1", "a task is late");

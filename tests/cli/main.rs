@@ -1,6 +1,9 @@
 //! The real binary, as its users meet it.
 
+mod audit;
 mod backup;
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod client;
 mod demo;
 mod disk;
@@ -19,3 +22,4 @@ mod rollback;
 mod serve;
 mod source;
 mod stack;
+mod tls;

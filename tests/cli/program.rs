@@ -189,7 +189,8 @@ impl Server {
         self.request(&head, body)
     }
 
-    fn request(&self, head: &str, body: &str) -> (u16, String) {
+    /// With every line of its head but the last ones.
+    pub fn request(&self, head: &str, body: &str) -> (u16, String) {
         let authority = self.url.trim_start_matches("http://");
         let mut stream = TcpStream::connect(authority).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");

@@ -157,6 +157,7 @@ impl World {
             registry,
             shutdown: shutdown.clone(),
             auth: made.auth.unwrap_or_else(Auth::open),
+            audit: gaia::server::Audit::default(),
             readiness: Arc::new(AlwaysReady),
             clock,
             metrics: ServerMetrics::register(&mut exposition),

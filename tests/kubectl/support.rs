@@ -122,6 +122,7 @@ impl Cluster {
             registry,
             shutdown: shutdown.clone(),
             auth: Auth::open(),
+            audit: gaia::server::Audit::default(),
             readiness: Arc::new(AlwaysReady),
             clock,
             metrics,

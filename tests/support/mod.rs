@@ -1,6 +1,7 @@
 //! What several test targets share. Each uses a part of it.
 #![allow(dead_code, reason = "compiled into every target that uses some of it")]
 
+pub mod certificates;
 pub mod dockerd;
 pub mod fixture;
 pub mod port;

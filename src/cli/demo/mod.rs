@@ -88,6 +88,8 @@ impl Files {
             reality: Reality::Simulated,
             nvml_library: None,
             tokens: Vec::new(),
+            tls: None,
+            audit_log: None,
             node_name: "demo".to_owned(),
             log,
             tasks: Tasks::default(),
@@ -104,7 +106,7 @@ struct Demo {
 
 impl Demo {
     async fn show(mut self, args: &DemoArgs, out: &mut dyn Write, stop: impl Future<Output = ()>) -> Outcome {
-        let server = ServerArgs { server: format!("http://{}", self.running.local_addr()), token: None };
+        let server = ServerArgs::open(self.running.url());
         kubeconfig::write_private(&self.files.kubeconfig, &kubeconfig::render(&server)?)?;
         writeln!(out, "gaia listens on {} (simulated containers and cards)", server.server)?;
         writeln!(out, "desired state: {}", self.files.desired.display())?;

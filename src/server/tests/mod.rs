@@ -87,6 +87,7 @@ impl Server {
             registry,
             shutdown: CancellationToken::new(),
             auth,
+            audit: Audit::default(),
             readiness: Arc::new(AlwaysReady),
             clock,
             metrics,

@@ -196,6 +196,7 @@ impl Hall {
                 registry: registry.clone(),
                 shutdown: shutdown.clone(),
                 auth: Auth::open(),
+                audit: gaia::server::Audit::default(),
                 readiness: Arc::new(AlwaysReady),
                 clock,
                 metrics: ServerMetrics::register(&mut exposition),

@@ -127,6 +127,7 @@ impl World {
             registry: registry.clone(),
             shutdown: CancellationToken::new(),
             auth: Auth::open(),
+            audit: gaia::server::Audit::default(),
             readiness: Arc::new(AlwaysReady),
             clock,
             metrics,
