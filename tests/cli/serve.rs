@@ -1,8 +1,14 @@
 //! The life of a server process.
 
-use std::{fs, net::TcpListener, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::program::{Program, Server, complaint, gaia, run, stdout};
+use crate::program::{Program, Server, complaint, gaia, run, stdout, try_send};
 
 const CONFIG_MAP: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: b}}";
 
@@ -20,6 +26,55 @@ fn answers_when_it_says_so_and_ends_on_sigterm_with_a_watch_open() {
     let (status, stderr, took) = server.terminate();
     assert!(status.success(), "{status}: {stderr}");
     assert!(took < Duration::from_secs(10), "took {took:?}: {stderr}");
+}
+
+/// Sixteen who write without a pause, and a folder whose files change all the while. What was acknowledged is there afterwards.
+#[test]
+fn ends_in_time_while_everybody_writes() {
+    let (data, desired) = (dir(), dir());
+    let server = Server::start_with(data.path(), &["--desired", desired.path().to_str().expect("UTF-8")]);
+    let watch = server.follow(&["watch", "configmaps"]);
+    let at_work = Barrier::new(17);
+    let (ended, acknowledged) = thread::scope(|scope| {
+        let writers: Vec<_> = (0..16)
+            .map(|writer| {
+                scope.spawn({
+                    let (url, at_work, desired) = (&server.url, &at_work, desired.path());
+                    move || {
+                        let mut acknowledged = Vec::new();
+                        for number in 0.. {
+                            let name = format!("c-{writer}-{number}");
+                            let body =
+                                format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#);
+                            match try_send(url, "POST", "/api/v1/namespaces/default/configmaps", &body) {
+                                Some(201) => acknowledged.push(name.clone()),
+                                Some(code) => assert_eq!(code, 503, "{name}"),
+                                None => break,
+                            }
+                            fs::write(desired.join(format!("{writer}.yaml")), body.replace("c-", "f-"))
+                                .expect("written");
+                            if number == 10 {
+                                at_work.wait();
+                            }
+                        }
+                        acknowledged
+                    }
+                })
+            })
+            .collect();
+        at_work.wait();
+        let begun = Instant::now();
+        server.program.signal("TERM");
+        let acknowledged: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().expect("no panic")).collect();
+        (begun.elapsed(), acknowledged)
+    });
+    let (status, stderr) = server.program.end();
+    assert!(status.success() && ended < Duration::from_secs(10), "{ended:?}: {stderr}");
+    drop(watch);
+    let again = Server::start(data.path());
+    let there = again.says(&["get", "configmaps", "-o", "name"]);
+    let missing: Vec<_> = acknowledged.iter().filter(|name| !there.lines().any(|line| line.ends_with(*name))).collect();
+    assert!(acknowledged.len() >= 160 && missing.is_empty(), "{missing:?} of {}", acknowledged.len());
 }
 
 #[test]
