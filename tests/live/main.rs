@@ -5,6 +5,7 @@ mod handoffs;
 mod history;
 mod late_starts;
 mod promotions;
+mod rest;
 mod world;
 
 use std::time::Duration;

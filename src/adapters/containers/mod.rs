@@ -97,11 +97,15 @@ pub struct ContainerSummary {
     pub labels: BTreeMap<String, String>,
     /// As it was before what the engine is doing with it right now, be that a start or a stop.
     pub state: ContainerState,
+    /// Another after another run, another attachment to a network or another verdict of the engine's health check. It says
+    /// nothing more, and is to be compared with those of the same engine's lists alone. Empty: not from a list.
+    pub trace: String,
 }
 
 impl From<&Container> for ContainerSummary {
     fn from(seen: &Container) -> Self {
-        Self { id: seen.id.clone(), name: seen.name.clone(), labels: seen.labels.clone(), state: seen.state }
+        let (id, name, labels) = (seen.id.clone(), seen.name.clone(), seen.labels.clone());
+        Self { id, name, labels, state: seen.state, trace: String::new() }
     }
 }
 

@@ -60,7 +60,8 @@ pub fn party(name: &str, release: Vec<ReleaseStep>) -> Party {
 }
 
 pub fn container(name: &str, state: ContainerState) -> ContainerSummary {
-    ContainerSummary { id: ContainerId(name.into()), name: format!("{name}-live"), labels: BTreeMap::new(), state }
+    let (id, name) = (ContainerId(name.into()), format!("{name}-live"));
+    ContainerSummary { id, name, labels: BTreeMap::new(), state, trace: String::new() }
 }
 
 /// prime has given, the card is proven free, and the lease is study's.

@@ -173,7 +173,7 @@ mod tests {
 
     fn container(state: ContainerState) -> ContainerSummary {
         let (id, name) = (ContainerId("old".to_owned()), "old-live".to_owned());
-        ContainerSummary { id, name, labels: Default::default(), state }
+        ContainerSummary { id, name, labels: Default::default(), state, trace: String::new() }
     }
 
     #[test]

@@ -26,7 +26,8 @@ use crate::{
 
 pub type WorkloadPlan = Plan<WorkloadStatus, Action>;
 
-/// A look without news: 45 to 60 seconds, spread by the uid.
+/// While not all is as wished, a look without news: 45 to 60 seconds, spread by the uid. What is as wished stays so until
+/// somebody tells otherwise, be it only the list that confirms it ([`super::hints`]).
 const CONFIRM: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60));
 
 /// The whole decision.
@@ -87,7 +88,13 @@ fn converge(workload: &Workload, observed: &Observed, view: &EngineView, now: Ti
         events.extend(to_answer.note.filter(|_| switches));
         merge(first.stages, second.stages)
     };
-    Plan { status: Some(status), finalizer: Finalizer::Held, stages, events, requeue: after(workload, wake, now) }
+    let rests = conclusions.iter().all(|conclusion| conclusion.kind == Kind::AsWished);
+    let requeue = if rests {
+        wake.map_or(Requeue::OnChange, |at| Requeue::After(until(at, now)))
+    } else {
+        after(workload, wake, now)
+    };
+    Plan { status: Some(status), finalizer: Finalizer::Held, stages, events, requeue }
 }
 
 /// Nothing is known, so nothing is done, and the status says so.
@@ -235,6 +242,9 @@ fn merge(first: Vec<Vec<Action>>, second: Vec<Vec<Action>>) -> Vec<Vec<Action>> 
 
 fn after(workload: &Workload, wake: Option<Timestamp>, now: Timestamp) -> Requeue {
     let confirm = CONFIRM.delay(0, seed_of(workload.metadata.uid.as_deref().unwrap_or_default()));
-    let wake = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-    Requeue::After(wake.map_or(confirm, |wake| wake.min(confirm)))
+    Requeue::After(wake.map_or(confirm, |at| until(at, now).min(confirm)))
+}
+
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }

@@ -1,14 +1,19 @@
 //! From what the engine tells, and a slow list that confirms it, to wake-ups. Decides nothing: a hint that is lost costs
 //! at most the time to the next list.
+//!
+//! A workload that is as wished looks at nothing by itself, so here is all that notices what no event told: one list of all
+//! containers, compared with the one before, and a look at one container after the other for what no list shows. The first list is
+//! made before everything is woken, so that nothing can change between what it shows and what the passes see. That is two calls of
+//! the engine, however many containers there are.
 
 use std::{
     collections::{BTreeMap, HashSet},
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
-use jiff::Timestamp;
 use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -16,9 +21,9 @@ use tracing::{debug, info, warn};
 
 use super::names;
 use crate::{
-    adapters::containers::{Container, ContainerId, ContainerState, Containers, EngineEvent, EngineHealth},
+    adapters::containers::{ContainerId, ContainerSummary, Containers, EngineEvent},
     api::{
-        container::ContainerSource,
+        container::{ComposeSource, ContainerSource, ContainerSpec},
         label,
         workload::{Variant, Workload},
     },
@@ -27,9 +32,11 @@ use crate::{
 };
 
 /// Between lists.
-const CONFIRM: Duration = Duration::from_secs(45);
-/// Ids remembered as told between two lists; beyond it the next list wakes nobody by itself.
+pub const CONFIRM: Duration = Duration::from_secs(75);
+/// Ids remembered as told between two lists: beyond it a change counts as untold.
 const MOST_TOLD: usize = 4096;
+
+type Labels = BTreeMap<String, String>;
 
 /// Follows the engine on behalf of the workloads in `store`.
 pub struct Hints {
@@ -39,21 +46,13 @@ pub struct Hints {
     pub metrics: RuntimeMetrics,
 }
 
-/// What a change of which is worth a pass.
-#[derive(Debug, Clone, PartialEq)]
-struct Face {
-    name: String,
-    state: ContainerState,
-    health: Option<EngineHealth>,
-    started_at: Option<Timestamp>,
-    owner: Option<ObjectName>,
-}
-
 #[derive(Default)]
 struct Known {
-    /// None until a list has succeeded, and after the engine was away: then everything is looked at anyway.
-    faces: Option<BTreeMap<ContainerId, Face>>,
+    /// As the last list showed them. None after a change of the connection: everything is woken once there is a list.
+    listed: Option<BTreeMap<ContainerId, ContainerSummary>>,
     told: HashSet<ContainerId>,
+    /// The last one that was looked at by itself.
+    looked_at: Option<ContainerId>,
 }
 
 impl Hints {
@@ -69,21 +68,30 @@ impl Hints {
                 biased;
                 () = shutdown.cancelled() => return,
                 event = events.next() => match event {
-                    Some(event) => self.heard(event, &mut known),
+                    Some(event) => {
+                        let connected = event == EngineEvent::Connected;
+                        self.heard(event, &mut known);
+                        if connected {
+                            self.confirm(&mut events, &mut known).await;
+                        }
+                    }
                     // The stream reconnects for ever; should it end, the list alone carries on.
                     None => events = futures::stream::pending().boxed(),
                 },
-                _ = confirm.tick() => self.confirm(&mut events, &mut known).await,
+                _ = confirm.tick() => {
+                    self.confirm(&mut events, &mut known).await;
+                    self.look_at_next(&mut known).await;
+                }
             }
         }
     }
 
     fn heard(&self, event: EngineEvent, known: &mut Known) {
         match event {
+            // A list follows, and wakes everything.
             EngineEvent::Connected => {
                 info!("the engine's events are followed");
                 *known = Known::default();
-                self.wakeups.wake_everything();
             }
             EngineEvent::Disconnected(why) => {
                 warn!(why, "the engine's events are lost");
@@ -98,29 +106,20 @@ impl Hints {
                 if known.told.len() < MOST_TOLD {
                     known.told.insert(id);
                 }
-                if let Some(owner) = labels.get(label::WORKLOAD).and_then(|value| owner(value)) {
-                    self.wakeups.wake(&owner);
-                }
-                self.wake_by_name(&name);
+                self.wake_concerned(&name, &labels);
             }
         }
     }
 
-    /// Those who adopt a container of this name, or want the name for their own.
-    fn wake_by_name(&self, name: &str) {
-        for workload in self.store.state() {
-            if names_wanted(&workload).iter().any(|wanted| wanted == name) {
-                self.wakeups.wake(&name_of(&*workload));
-            }
-        }
-    }
-
-    /// Lists, and wakes the owners of what has changed since the last list without any event telling.
+    /// Lists, and wakes whom the changes since the last list concern, told or not: of two changes one may have been told.
     async fn confirm(&self, events: &mut BoxStream<'static, EngineEvent>, known: &mut Known) {
-        let listed = match self.containers.list(Some((label::OWNER_UID, None))).await {
+        let listed = match self.containers.summaries(None).await {
             Ok(listed) => listed,
             Err(error) => {
                 debug!(%error, "the engine cannot be listed");
+                if known.listed.is_none() {
+                    self.wakeups.wake_everything();
+                }
                 return;
             }
         };
@@ -128,44 +127,72 @@ impl Hints {
         while let Some(Some(event)) = events.next().now_or_never() {
             self.heard(event, known);
         }
-        let faces: BTreeMap<ContainerId, Face> = listed.into_iter().map(|c| (c.id.clone(), Face::of(&c))).collect();
+        let listed: BTreeMap<_, _> = listed.into_iter().map(|summary| (summary.id.clone(), summary)).collect();
         let told = std::mem::take(&mut known.told);
-        let Some(before) = known.faces.replace(faces.clone()) else { return };
-        if told.len() >= MOST_TOLD {
-            return self.wakeups.wake_everything();
+        let Some(before) = known.listed.replace(listed.clone()) else { return self.wakeups.wake_everything() };
+        for (id, summary) in changed(&before, &listed) {
+            if !told.contains(id) {
+                info!(container = %id, name = summary.name, "the list shows a change that no event told");
+                self.metrics.untold_changes.inc();
+            }
+            self.wake_concerned(&summary.name, &summary.labels);
         }
-        for (id, face) in changed(&before, &faces) {
-            if told.contains(id) {
-                continue;
-            }
-            info!(container = %id, name = face.name, "the list shows a change that no event told");
-            self.metrics.untold_changes.inc();
-            if let Some(owner) = &face.owner {
-                self.wakeups.wake(owner);
-            }
+    }
+
+    /// No list shows a restart policy. Round by round each container that concerns somebody is looked at by itself.
+    async fn look_at_next(&self, known: &mut Known) {
+        let Some(listed) = &known.listed else { return };
+        let after = known.looked_at.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let in_turn = listed.range((after, Bound::Unbounded)).chain(listed);
+        let workloads = self.store.state();
+        let concerns = |seen: &ContainerSummary| {
+            names::owner(&seen.labels).is_some() || workloads.iter().any(|w| is_concerned(w, &seen.name, &seen.labels))
+        };
+        let Some(id) = in_turn.filter(|(_, seen)| concerns(seen)).map(|(id, _)| id.clone()).next() else { return };
+        match self.containers.inspect(&id.0).await {
+            Ok(Some(container)) if container.restarts_itself => self.wake_concerned(&container.name, &container.labels),
+            Ok(_) => {}
+            Err(error) => debug!(container = %id, %error, "cannot be looked at"),
+        }
+        known.looked_at = Some(id);
+    }
+
+    fn wake_concerned(&self, name: &str, labels: &Labels) {
+        if let Some(owner) = labels.get(label::WORKLOAD).and_then(|value| owner(value)) {
+            self.wakeups.wake(&owner);
+        }
+        for workload in self.store.state().iter().filter(|workload| is_concerned(workload, name, labels)) {
+            self.wakeups.wake(&name_of(&**workload));
         }
     }
 }
 
-impl Face {
-    fn of(container: &Container) -> Self {
-        Self {
-            name: container.name.clone(),
-            state: container.state,
-            health: container.health,
-            started_at: container.started_at,
-            owner: container.labels.get(label::WORKLOAD).and_then(|value| owner(value)),
-        }
-    }
-}
-
+/// Containers that came, went or changed. A renamed one is there under both names, for two may want them.
 fn changed<'a>(
-    before: &'a BTreeMap<ContainerId, Face>,
-    now: &'a BTreeMap<ContainerId, Face>,
-) -> impl Iterator<Item = (&'a ContainerId, &'a Face)> {
-    let gone = before.iter().filter(|(id, _)| !now.contains_key(id));
-    let new_or_other = now.iter().filter(|(id, face)| before.get(id) != Some(face));
-    gone.chain(new_or_other)
+    before: &'a BTreeMap<ContainerId, ContainerSummary>,
+    now: &'a BTreeMap<ContainerId, ContainerSummary>,
+) -> impl Iterator<Item = (&'a ContainerId, &'a ContainerSummary)> {
+    let left = before.iter().filter(|(id, seen)| now.get(*id).is_none_or(|now| now.name != seen.name));
+    let new_or_other = now.iter().filter(|(id, seen)| before.get(*id) != Some(seen));
+    left.chain(new_or_other)
+}
+
+/// It wants the name for its own or adopts who has it, or it was taken from the service that Compose made the container for.
+fn is_concerned(workload: &Workload, name: &str, labels: &Labels) -> bool {
+    names_wanted(workload).iter().any(|wanted| wanted == name)
+        || specs(workload).any(|(_, spec)| spec.compose.as_ref().is_some_and(|source| is_of(source, labels)))
+}
+
+fn is_of(source: &ComposeSource, labels: &Labels) -> bool {
+    source.project.is_some()
+        && labels.get(label::COMPOSE_PROJECT) == source.project.as_ref()
+        && labels.get(label::COMPOSE_SERVICE) == Some(&source.service)
+}
+
+fn specs(workload: &Workload) -> impl Iterator<Item = (Variant, &ContainerSpec)> {
+    let live = workload.spec.live.as_ref().map(|v| (Variant::Live, &v.container));
+    let candidate = workload.spec.candidate.as_ref().map(|v| (Variant::Candidate, &v.container));
+    live.into_iter().chain(candidate)
 }
 
 /// Executions (health checks and our own probes among them), attachments and copies change no container.
@@ -181,12 +208,8 @@ fn owner(label: &str) -> Option<ObjectName> {
 }
 
 fn names_wanted(workload: &Workload) -> Vec<String> {
-    let spec = &workload.spec;
-    let live = spec.live.as_ref().map(|v| (Variant::Live, &v.container));
-    let candidate = spec.candidate.as_ref().map(|v| (Variant::Candidate, &v.container));
     let namespace = workload.metadata.namespace.as_deref().unwrap_or("default");
-    live.into_iter()
-        .chain(candidate)
+    specs(workload)
         .map(|(variant, container)| match container.source() {
             ContainerSource::Inline(_) => names::container(namespace, &workload.name_any(), variant),
             ContainerSource::Adopt { name } => name.to_owned(),

@@ -99,12 +99,12 @@ impl<O: Objects> WorkloadReconciler<O> {
         let subject = match decide::wish(workload, variant) {
             Wish::Absent => None,
             Wish::Adopt { name, .. } => {
-                seen.named = self.named(name).await?;
+                seen.named = self.named(name, all).await?;
                 seen.named.clone()
             }
             Wish::Inline { spec, running } => {
                 let namespace = owner.namespace.as_deref().unwrap_or("default");
-                seen.named = self.named(&names::container(namespace, &owner.name, variant)).await?;
+                seen.named = self.named(&names::container(namespace, &owner.name, variant), all).await?;
                 let hash = spec.hash();
                 let keep = choose(&ours, Some(&hash));
                 if keep.is_none() && !shared_with_live(workload, variant) {
@@ -144,8 +144,12 @@ impl<O: Objects> WorkloadReconciler<O> {
         }
     }
 
-    /// Engines answer to prefixes of ids too: only the name counts.
-    async fn named(&self, name: &str) -> EngineResult<Option<Container>> {
+    /// No two containers have one name: if one of ours in this pass's list has it, that is the one. Engines answer to prefixes of
+    /// ids too: only the name counts.
+    async fn named(&self, name: &str, ours: &[Container]) -> EngineResult<Option<Container>> {
+        if let Some(found) = ours.iter().find(|container| container.name == name) {
+            return Ok(Some(found.clone()));
+        }
         Ok(self.containers.inspect(name).await?.filter(|found| found.name == name))
     }
 

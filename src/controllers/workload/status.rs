@@ -121,6 +121,12 @@ impl Runs {
         let ended = container.finished_at.unwrap_or(now).min(now);
         ended.saturating_add(delay).unwrap_or(Timestamp::MAX)
     }
+
+    /// When a run that goes on makes the next crash the first one again. None: it would be anyway.
+    pub fn forgiven_at(&self, container: &Container) -> Option<Timestamp> {
+        let started = container.started_at.filter(|_| self.in_a_row > 0)?;
+        Some(started.saturating_add(LONG_RUN).unwrap_or(Timestamp::MAX))
+    }
 }
 
 fn ran_long(container: &Container, now: Timestamp) -> bool {

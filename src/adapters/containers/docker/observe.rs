@@ -1,9 +1,11 @@
 //! What Docker shows of a container into our words.
 
+use std::collections::BTreeMap;
+
 use bollard::models::{
     self, ContainerInspectResponse, ContainerState as DockerState, ContainerStateStatusEnum as Status,
-    ContainerSummaryStateEnum as ListedStatus, EndpointSettings, HealthStatusEnum, HostConfig, NetworkSettings,
-    PortMap, RestartPolicyNameEnum,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum as ListedStatus, EndpointSettings, HealthStatusEnum,
+    HostConfig, NetworkSettings, PortMap, RestartPolicyNameEnum,
 };
 use jiff::Timestamp;
 
@@ -56,7 +58,21 @@ pub(super) fn summary(seen: models::ContainerSummary) -> Option<ContainerSummary
         name: names.iter().find(own)?.trim_start_matches('/').to_owned(),
         labels: seen.labels.unwrap_or_default().into_iter().collect(),
         state: listed_state(seen.state?)?,
+        trace: trace(seen.status.as_deref().unwrap_or_default(), seen.network_settings),
     })
+}
+
+/// An endpoint lives as long as one run is attached to one network. Of `Exited (1) 5 minutes ago` or `Up 5 minutes (healthy)`
+/// what is in brackets is kept: the rest changes with the time.
+fn trace(status: &str, networks: Option<ContainerSummaryNetworkSettings>) -> String {
+    let told = status.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(told, _)| told);
+    let networks = networks.and_then(|settings| settings.networks).unwrap_or_default();
+    let endpoint = |(network, seen): (String, EndpointSettings)| (network, seen.endpoint_id.unwrap_or_default());
+    let endpoints: BTreeMap<String, String> = networks.into_iter().map(endpoint).collect();
+    std::iter::once(told.to_owned())
+        .chain(endpoints.into_iter().map(|(network, endpoint)| format!("{network}={endpoint}")))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn listed_state(status: ListedStatus) -> Option<ContainerState> {
@@ -160,6 +176,8 @@ fn port_key(key: &str) -> Option<(u16, Protocol)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -173,6 +191,20 @@ mod tests {
         let aliases_seen = ["web".to_owned(), "0123456789ab".to_owned(), "api".to_owned()];
         let endpoint = EndpointSettings { aliases: Some(aliases_seen.to_vec()), ..EndpointSettings::default() };
         assert_eq!(aliases("0123456789abcdef", &endpoint), ["api", "web"]);
+    }
+
+    #[test]
+    fn a_trace_tells_runs_and_verdicts_apart_and_not_times() {
+        let on = |status: &str, endpoint: &str| {
+            let seen = EndpointSettings { endpoint_id: Some(endpoint.to_owned()), ..EndpointSettings::default() };
+            let networks = Some(HashMap::from([("gaia-default".to_owned(), seen)]));
+            trace(status, Some(ContainerSummaryNetworkSettings { networks }))
+        };
+        assert_eq!(on("Up 5 minutes", "e1"), on("Up 2 hours", "e1"));
+        assert_ne!(on("Up 5 minutes", "e1"), on("Up 5 minutes", "e2"));
+        assert_ne!(on("Up 5 minutes (healthy)", "e1"), on("Up 5 minutes (unhealthy)", "e1"));
+        assert_ne!(on("Exited (0) 5 minutes ago", ""), on("Exited (137) 5 minutes ago", ""));
+        assert_ne!(trace("Up 5 minutes", None), on("Up 5 minutes", "e1"));
     }
 
     #[test]

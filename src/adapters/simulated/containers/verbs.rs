@@ -149,6 +149,12 @@ impl SimulatedContainers {
     }
 }
 
+fn summary(seen: &Container) -> ContainerSummary {
+    let ended = (seen.state == ContainerState::Exited).then_some(seen.exit_code);
+    let trace = format!("{:?}", (seen.started_at, seen.health, ended, &seen.attachments));
+    ContainerSummary { trace, ..ContainerSummary::from(seen) }
+}
+
 impl Containers for SimulatedContainers {
     fn list<'a>(&'a self, label: Option<(&'a str, Option<&'a str>)>) -> BoxFuture<'a, EngineResult<Vec<Container>>> {
         let carries = move |container: &Container| {
@@ -165,7 +171,7 @@ impl Containers for SimulatedContainers {
         &'a self,
         label: Option<(&'a str, Option<&'a str>)>,
     ) -> BoxFuture<'a, EngineResult<Vec<ContainerSummary>>> {
-        async move { Ok(self.list(label).await?.iter().map(ContainerSummary::from).collect()) }.boxed()
+        async move { Ok(self.list(label).await?.iter().map(summary).collect()) }.boxed()
     }
 
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>> {

@@ -77,6 +77,9 @@ fn keep_running(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container
     if scene.seen.health.liveness_failed {
         return not_alive(scene, plan, container, made_from);
     }
+    if let Some(at) = Runs::seen(container, scene.before, true, scene.now).forgiven_at(container) {
+        plan.wake(at);
+    }
     let name = &container.name;
     plan.conclude(match scene.seen.health.health {
         VariantHealth::Healthy => {
