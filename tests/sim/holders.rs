@@ -33,8 +33,8 @@ use crate::{cards::FREE_BELOW_MIB, oracle::stored, world::World};
 const IN_FLIGHT: Duration = Duration::from_secs(45);
 /// And must be over after that: the pass that sees it, a stop with its grace, an engine that is away for a while.
 const UNDONE: Duration = Duration::from_secs(180);
-/// Cards are looked at every five seconds; a hold's end is seen by that.
-const LOOKED_AT: SignedDuration = SignedDuration::from_secs(6);
+/// For the pass that the end of a hold wakes.
+const SEEN: SignedDuration = SignedDuration::from_secs(1);
 /// Changes of a card's leases that one cause may bring about: there, and back when it fails; and the claim after it.
 const MOVES_A_CAUSE: usize = 4;
 
@@ -372,7 +372,7 @@ fn held_enough(claim: &GpuClaim, active: &[&GpuClaim], now: Timestamp) -> Result
         other.spec.preemption == Preemption::LowerPriority && other.spec.priority > claim.spec.priority
     };
     let granted = claim.status.as_ref().and_then(|status| status.granted_at.as_ref()).map(|at| at.0);
-    let until = |seconds: u32| granted.map(|at| at + SignedDuration::from_secs(seconds.into()) + LOOKED_AT);
+    let until = |seconds: u32| granted.map(|at| at + SignedDuration::from_secs(seconds.into()) + SEEN);
     match claim.spec.min_hold_seconds.and_then(until) {
         Some(until) if now < until && active.iter().any(takes) => {
             Err(format!("{} is about to lose the card", claim.name_any()))

@@ -41,6 +41,8 @@ pub struct Assignment {
     pub wanted: BTreeMap<String, Vec<Wanted>>,
     /// Claims that wait for each card, first come first.
     pub waiting: BTreeMap<String, Vec<String>>,
+    /// The first end of a hold that keeps a waiting claim from taking a card: the answer may be another then.
+    pub hold_ends_at: Option<Timestamp>,
 }
 
 pub fn claim_name(claim: &GpuClaim) -> String {
@@ -113,9 +115,10 @@ pub fn assign(world: &World, now: Timestamp) -> Assignment {
         if chosen.len() < missing && claim.spec.preemption == Preemption::LowerPriority {
             let victims = eligible.iter().filter(|gpu| {
                 !chosen.contains(&gpu.name_any())
-                    && answer.wanted.get(&gpu.name_any()).is_some_and(|wanted| {
-                        !wanted.is_empty() && wanted.iter().all(|w| may_be_taken(w, claim, &active, now))
-                    })
+                    && answer
+                        .wanted
+                        .get(&gpu.name_any())
+                        .is_some_and(|wanted| taken_from(wanted, claim, &active).is_some_and(|at| at <= now))
                     && room_beside(claim, gpu) == Fit::Fits
             });
             let victims: Vec<String> = victims.map(|gpu| gpu.name_any()).take(missing - chosen.len()).collect();
@@ -132,6 +135,11 @@ pub fn assign(world: &World, now: Timestamp) -> Assignment {
         } else {
             if claim.spec.count > 1 {
                 kept.extend(chosen);
+            }
+            if claim.spec.preemption == Preemption::LowerPriority {
+                let held = eligible.iter().filter_map(|gpu| answer.wanted.get(&gpu.name_any()));
+                let ends = held.filter_map(|wanted| taken_from(wanted, claim, &active)).filter(|at| *at > now);
+                answer.hold_ends_at = answer.hold_ends_at.into_iter().chain(ends).min();
             }
             for gpu in eligible {
                 answer.waiting.entry(gpu.name_any()).or_default().push(name.clone());
@@ -290,20 +298,20 @@ fn used_by(status: &GpuStatus, holder: &Holder) -> u64 {
         .sum()
 }
 
-fn may_be_taken(
-    wanted: &Wanted,
-    by: &GpuClaim,
-    active: &[(&GpuClaim, String, Vec<&Arc<Gpu>>)],
-    now: Timestamp,
-) -> bool {
-    let Some((victim, ..)) = active.iter().find(|(_, name, _)| Some(name) == wanted.claim.as_ref()) else {
-        return false;
+/// From when on a claim may take a card from all who are to have it. None: never, as far as is known now.
+fn taken_from(wanted: &[Wanted], by: &GpuClaim, active: &[(&GpuClaim, String, Vec<&Arc<Gpu>>)]) -> Option<Timestamp> {
+    let from_one = |wanted: &Wanted| {
+        let (victim, ..) = active.iter().find(|(_, name, _)| Some(name) == wanted.claim.as_ref())?;
+        let lower = victim.spec.priority < by.spec.priority;
+        match victim.spec.min_hold_seconds {
+            _ if !lower => None,
+            None => Some(Timestamp::MIN),
+            Some(seconds) => {
+                let granted = victim.status.as_ref()?.granted_at.as_ref()?;
+                Some(granted.0.saturating_add(SignedDuration::from_secs(seconds.into())).unwrap_or(Timestamp::MAX))
+            }
+        }
     };
-    let granted = victim.status.as_ref().and_then(|s| s.granted_at.as_ref()).map(|at| at.0);
-    let held_enough = match (victim.spec.min_hold_seconds, granted) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(seconds), Some(at)) => now >= at + SignedDuration::from_secs(seconds.into()),
-    };
-    victim.spec.priority < by.spec.priority && held_enough
+    let each: Option<Vec<Timestamp>> = wanted.iter().map(from_one).collect();
+    each?.into_iter().max()
 }

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::holding::{World, assign};
 use crate::api::{
     gpu::{Gpu, GpuMemory, GpuProcess, GpuSpec, GpuStatus, Holder, HolderKind, Lease},
-    gpuclaim::{GpuClaim, GpuClaimSpec, Preemption},
+    gpuclaim::{GpuClaim, GpuClaimPhase, GpuClaimSpec, GpuClaimStatus, Preemption},
     workload::Variant,
 };
 
@@ -91,6 +91,29 @@ fn who_holds_keeps_unless_preempted() {
     assert_eq!(answer(held(), vec![claim("held", 1, |_| ()), claim("urgent", 2, taker)]).0, ["a: urgent"]);
     let safe = |spec: &mut GpuClaimSpec| spec.min_hold_seconds = Some(60);
     assert_eq!(answer(held(), vec![claim("held", 1, safe), claim("urgent", 2, taker)]).0, ["a: held"]);
+}
+
+#[test]
+fn the_end_of_a_hold_is_known_while_somebody_waits_for_it() {
+    let held = |claim: Arc<GpuClaim>| {
+        let mut claim = Arc::unwrap_or_clone(claim);
+        let (phase, granted_at) = (GpuClaimPhase::Granted, Some(Time(at(970))));
+        claim.status = Some(GpuClaimStatus { phase, granted_at, ..GpuClaimStatus::default() });
+        Arc::new(claim)
+    };
+    let safe = |seconds: u32| held(claim("held", 1, |spec| spec.min_hold_seconds = Some(seconds)));
+    let waits = |preemption: Preemption, priority: i32| {
+        claim("waits", 2, |spec| (spec.preemption, spec.priority) = (preemption, priority))
+    };
+    let ends = |claims: Vec<Arc<GpuClaim>>| {
+        let gpus = vec![card("a", None, Some("held"))];
+        assign(&World { gpus, claims, workloads: Vec::new() }, at(1000)).hold_ends_at
+    };
+    assert_eq!(ends(vec![safe(60), waits(Preemption::LowerPriority, 5)]), Some(at(1030)));
+    assert_eq!(ends(vec![safe(30), waits(Preemption::LowerPriority, 5)]), None, "it is taken now");
+    assert_eq!(ends(vec![safe(60), waits(Preemption::LowerPriority, 0)]), None, "no end lets an equal take it");
+    assert_eq!(ends(vec![safe(60), waits(Preemption::Never, 5)]), None, "nor who takes from nobody");
+    assert_eq!(ends(vec![safe(60)]), None, "nobody waits");
 }
 
 /// `chat` uses 12000 of 16000 MiB and holds no lease: it stays, whoever holds the card.

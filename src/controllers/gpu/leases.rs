@@ -46,6 +46,7 @@ pub enum Action {
 pub struct LeasePlan {
     pub actions: Vec<Action>,
     pub notes: Vec<Note>,
+    /// Time alone changes the answer then.
     pub wake_at: Option<Timestamp>,
 }
 
@@ -57,7 +58,8 @@ pub fn decide(
     now: Timestamp,
 ) -> LeasePlan {
     let assignment = holding::assign(world, now);
-    let plan = change_hands(gpu, status, &assignment, handoffs, now);
+    let mut plan = change_hands(gpu, status, &assignment, handoffs, now);
+    plan.wake_at = plan.wake_at.into_iter().chain(assignment.hold_ends_at).min();
     // Afterwards: who has just got the card does not wait for it.
     status.queue = queue(&gpu.name_any(), status, &assignment, world);
     plan
