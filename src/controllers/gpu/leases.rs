@@ -73,24 +73,42 @@ fn change_hands(
     now: Timestamp,
 ) -> LeasePlan {
     let mut plan = LeasePlan::default();
+    let of_card = of_card(gpu, handoffs);
+    prune(&of_card, &mut plan);
+    if !follow(gpu, status, &of_card, now, &mut plan) {
+        let wanted = assignment.wanted.get(&gpu.name_any()).cloned().unwrap_or_default();
+        converge(gpu, status, &wanted, &of_card, now, &mut plan);
+    }
+    plan
+}
+
+/// The eldest first.
+fn of_card<'a>(gpu: &Gpu, handoffs: &'a [Arc<Handoff>]) -> Vec<&'a Arc<Handoff>> {
     let mut of_card: Vec<&Arc<Handoff>> = handoffs.iter().filter(|h| h.spec.gpu == gpu.name_any()).collect();
     of_card.sort_by_key(|h| (h.metadata.creation_timestamp.clone(), h.namespace(), h.name_any()));
-    prune(&of_card, &mut plan);
+    of_card
+}
 
+/// Does what handoffs ask for: moves a lease, lets one in. False: there is none that could ask.
+fn follow(gpu: &Gpu, status: &mut GpuStatus, of_card: &[&Arc<Handoff>], now: Timestamp, plan: &mut LeasePlan) -> bool {
     let running = status.handoff.as_ref().and_then(|name| of_card.iter().find(|h| full_name(h) == *name));
     if let Some(handoff) = running.filter(|h| !phase(h).is_terminal()) {
-        move_lease(gpu, status, handoff, now, &mut plan);
-        return plan;
+        move_lease(gpu, status, handoff, now, plan);
+        return true;
     }
-    status.handoff = None;
     let waiting = of_card.iter().find(|h| !phase(h).is_terminal() && fits(status, h));
-    if let Some(handoff) = waiting {
-        status.handoff = Some(full_name(handoff));
-        return plan;
-    }
-    let wanted = assignment.wanted.get(&gpu.name_any()).cloned().unwrap_or_default();
-    converge(gpu, status, &wanted, &of_card, now, &mut plan);
-    plan
+    status.handoff = waiting.map(|handoff| full_name(handoff));
+    waiting.is_some()
+}
+
+/// A handoff waits for this card's next status: to be let in, or for the lease. What it asks for follows from its word and the
+/// leases, whatever is on the card now: the proof is the handoff's own business, and over when it asks.
+pub fn is_waited_for(gpu: &Gpu, handoffs: &[Arc<Handoff>]) -> bool {
+    let Some(before) = &gpu.status else { return false };
+    let mut status = before.clone();
+    // Whether anything changes depends on no time.
+    let (of_card, now) = (of_card(gpu, handoffs), Timestamp::UNIX_EPOCH);
+    follow(gpu, &mut status, &of_card, now, &mut LeasePlan::default()) && status != *before
 }
 
 fn phase(handoff: &Handoff) -> HandoffPhase {

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{
     holding::World,
-    leases::{Action, CLAIM, HISTORY, LeasePlan, SHARED, decide, full_name},
+    leases::{Action, CLAIM, HISTORY, LeasePlan, SHARED, decide, full_name, is_waited_for},
 };
 use crate::api::{
     container::{ContainerSpec, Gpus},
@@ -386,6 +386,28 @@ fn nobody_gets_the_card_for_itself_from_one_of_several_who_share() {
     assert_eq!(table.status().handoff, None);
     let leaves = table.handoff("theirs", Some("a"), None, told(HandoffPhase::Initiated)).clone();
     assert!(super::leases::fits(table.status(), &leaves), "one of them may leave");
+}
+
+#[test]
+fn a_handoff_waits_for_the_card_until_it_has_what_it_asks_for() {
+    let waited_for = |table: &Table| is_waited_for(&table.gpu, &table.handoffs);
+    let mut table = Table::new(Some("prime"), vec![lease("prime", None, None)]);
+    assert!(!waited_for(&table), "there is none");
+    table.handoff("early", Some("study"), Some("prime"), told(HandoffPhase::Initiated));
+    assert!(!waited_for(&table), "it is from somebody who has not got the card");
+    table.handoff("h", Some("prime"), Some("study"), told(HandoffPhase::Initiated));
+    assert!(waited_for(&table), "to be let in");
+    table.pass();
+    assert!(!waited_for(&table), "it gets on by itself");
+    let tell = |table: &mut Table, status| Arc::make_mut(&mut table.handoffs[1]).status = Some(status);
+    tell(&mut table, told(HandoffPhase::TransferringOwnership));
+    assert!(waited_for(&table), "for the lease");
+    table.pass();
+    assert_eq!((table.leases().as_str(), waited_for(&table)), ("study 8", false));
+    tell(&mut table, told(HandoffPhase::Completed));
+    assert!(waited_for(&table), "the next one, to be let in");
+    table.pass();
+    assert_eq!(table.status().handoff.as_deref(), Some("default/early"));
 }
 
 #[test]

@@ -62,7 +62,8 @@ const DRIVER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a pass sees: the card, and everybody who has or wants it.
 pub struct Seen {
-    pub reading: Observed,
+    /// None: a handoff waits for the status, and what it asks for needs no look at the card. The next pass looks.
+    pub reading: Option<Observed>,
     pub world: holding::World,
     pub handoffs: Vec<Arc<Handoff>>,
 }
@@ -113,12 +114,14 @@ impl<O: Objects> GpuReconciler<O> {
         observed
     }
 
-    async fn world(&self) -> ApiResult<holding::World> {
-        Ok(holding::World {
-            gpus: self.objects.list::<Gpu>(None).await?,
-            claims: self.objects.list::<GpuClaim>(None).await?,
-            workloads: self.objects.list::<Workload>(None).await?,
-        })
+    /// The card itself as this pass knows it: what is written is compared with that version.
+    async fn world_with(&self, gpu: &Gpu) -> ApiResult<holding::World> {
+        let mut gpus = self.objects.list::<Gpu>(None).await?;
+        for known in gpus.iter_mut().filter(|known| known.metadata.uid == gpu.metadata.uid) {
+            *known = Arc::new(gpu.clone());
+        }
+        let claims = self.objects.list::<GpuClaim>(None).await?;
+        Ok(holding::World { gpus, claims, workloads: self.objects.list::<Workload>(None).await? })
     }
 }
 
@@ -135,28 +138,33 @@ impl<O: Objects> Reconciler for GpuReconciler<O> {
         if decide::is_elsewhere(gpu, &self.node) {
             let node = self.node.clone();
             let reading = Observed { node, cards: Ok(Vec::new()), users: Ok(Vec::new()), twin: None };
-            return Ok(Seen { reading, world: holding::World::default(), handoffs: Vec::new() });
+            return Ok(Seen { reading: Some(reading), world: holding::World::default(), handoffs: Vec::new() });
         }
         let read = |source| PassError::Objects { doing: "read claims and handoffs", source };
-        let mut reading = self.reading(gpu).await;
-        let mut world = self.world().await.map_err(read)?;
-        // The card itself as this pass knows it: what is written is compared with that version.
-        for known in &mut world.gpus {
-            if known.metadata.uid == gpu.metadata.uid {
-                *known = Arc::new(gpu.clone());
+        let handoffs = self.objects.list::<Handoff>(None).await.map_err(read)?;
+        if leases::is_waited_for(gpu, &handoffs) && means_what_it_meant(gpu) {
+            let mut world = self.world_with(gpu).await.map_err(read)?;
+            let twins = twins::find(&world.gpus, None, &self.node);
+            world.gpus.retain(|known| !twins.contains_key(&known.name_any()));
+            if !twins.contains_key(&gpu.name_any()) {
+                return Ok(Seen { reading: None, world, handoffs });
             }
         }
+        let mut reading = self.reading(gpu).await;
+        // Read again: the look may have taken its time.
+        let handoffs = self.objects.list::<Handoff>(None).await.map_err(read)?;
+        let mut world = self.world_with(gpu).await.map_err(read)?;
         let twins = twins::find(&world.gpus, reading.cards.as_deref().ok(), &self.node);
         world.gpus.retain(|known| !twins.contains_key(&known.name_any()));
         reading.twin = twins.get(&gpu.name_any()).cloned();
-        let handoffs = self.objects.list::<Handoff>(None).await.map_err(read)?;
-        Ok(Seen { reading, world, handoffs })
+        Ok(Seen { reading: Some(reading), world, handoffs })
     }
 
     fn decide(gpu: &Gpu, seen: &Seen, now: Timestamp) -> Plan<GpuStatus, Action> {
-        let told = decide::decide(gpu, &seen.reading, now);
+        let Some(reading) = &seen.reading else { return decide_unseen(gpu, seen, now) };
+        let told = decide::decide(gpu, reading, now);
         let Some(mut status) = told.status else { return Plan::leave() };
-        if seen.reading.twin.is_some() {
+        if reading.twin.is_some() {
             // What it was granted it keeps until that ends: nothing more is known to be safe.
             status.queue = Vec::new();
             return Plan { status: Some(status), events: told.events, requeue: told.requeue, ..Plan::leave() };
@@ -194,6 +202,21 @@ impl<O: Objects> Reconciler for GpuReconciler<O> {
     fn related(_: &Gpu, all: &[Arc<Gpu>]) -> Vec<ObjectName> {
         if all.len() > 1 { all.iter().map(|gpu| name_of(&**gpu)).collect() } else { Vec::new() }
     }
+}
+
+/// The card that its status speaks of, as far as is known.
+fn means_what_it_meant(gpu: &Gpu) -> bool {
+    gpu.status
+        .as_ref()
+        .is_some_and(|status| status.uuid.is_some() && status.observed_generation == gpu.metadata.generation)
+}
+
+/// Of the card it is said what was said before: the look follows at once.
+fn decide_unseen(gpu: &Gpu, seen: &Seen, now: Timestamp) -> Plan<GpuStatus, Action> {
+    let mut status = gpu.status.clone().unwrap_or_default();
+    let leases = leases::decide(gpu, &mut status, &seen.world, &seen.handoffs, now);
+    let requeue = Requeue::After(Duration::ZERO);
+    Plan { status: Some(status), stages: vec![leases.actions], events: leases.notes, requeue, ..Plan::leave() }
 }
 
 fn until(at: Timestamp, now: Timestamp) -> Duration {
