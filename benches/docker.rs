@@ -31,9 +31,15 @@ use common::{CONFIG_MAPS, Client, PATIENCE, config_map, middle};
 use futures::{StreamExt, future::join_all, stream::BoxStream};
 use gaia::{
     adapters::containers::{ContainerId, ContainerRequest, Containers, EngineEvent, docker::DockerEngine},
-    api::container::ContainerSpec,
+    api::{container::ContainerSpec, workload::Workload},
+    controllers::workload::hints::{Hints, Known},
+    runtime::{
+        metrics::RuntimeMetrics,
+        wakeups::{Wake, Wakeups},
+    },
 };
 use host::Host;
+use kube::runtime::{reflector::store::Writer, watcher::Event};
 use support::{dockerd, fixture};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -305,6 +311,8 @@ async fn many(engine: &str, image: &str) {
     println!("start over {MANY} containers and {OBJECTS} objects, until /readyz");
     tell("gaia", &mut starts, &[]);
 
+    confirmed(engine, &names, image).await;
+
     let seconds = std::env::var("IDLE").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     // The passes of the start, and the deaths that they looked for, are over by then.
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -318,6 +326,38 @@ async fn many(engine: &str, image: &str) {
         "  {share:.2} % of a core, {calls:.1} calls of Docker a minute, {} bytes written",
         self::written(pid) - written
     );
+}
+
+/// All of a host where nothing has changed: what `engine-hints` does each time, beside the one list that it makes.
+async fn confirmed(engine: &str, names: &[String], image: &str) {
+    let mut writer = Writer::new(());
+    for name in names {
+        let spec = serde_json::json!({"live": {"running": true, "container": {"image": image}}});
+        let mut workload = Workload::new(name, serde_json::from_value(spec).expect("a spec"));
+        workload.metadata.namespace = Some("default".to_owned());
+        writer.apply_watcher_event(&Event::Apply(workload));
+    }
+    let calls = Proxy::before(engine).await;
+    let raw = DockerEngine::at(&calls.host);
+    let (containers, store) = (Arc::new(raw.clone()), writer.as_reader());
+    let hints = Hints { containers, store, wakeups: Wakeups::default(), metrics: RuntimeMetrics::default() };
+    let (mut known, mut events) = (Known::default(), futures::stream::pending().boxed());
+    hints.confirm(&mut events, &mut known).await;
+    assert_eq!(hints.wakeups.take(), Some(Wake::Everything), "the first list wakes all");
+    let (mut ours, mut listed) = (Vec::new(), Vec::new());
+    for _ in 0..3 * TURNS {
+        let asked = calls.calls.load(Ordering::Relaxed);
+        let begun = Instant::now();
+        hints.confirm(&mut events, &mut known).await;
+        ours.push(begun.elapsed());
+        assert_eq!(hints.wakeups.take(), None, "nothing has changed");
+        assert_eq!(calls.calls.load(Ordering::Relaxed) - asked, 1, "one list, and no look");
+        let begun = Instant::now();
+        raw.summaries(None).await.expect("a list");
+        listed.push(begun.elapsed());
+    }
+    println!("{MANY} containers in which nothing has changed, looked over");
+    tell("gaia", &mut ours, &[("one list of Docker's API", &mut listed)]);
 }
 
 /// Passes an engine's socket on, and counts what it is asked.

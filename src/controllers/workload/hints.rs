@@ -46,8 +46,9 @@ pub struct Hints {
     pub metrics: RuntimeMetrics,
 }
 
+/// What is remembered between two lists.
 #[derive(Default)]
-struct Known {
+pub struct Known {
     /// As the last list showed them. None after a change of the connection: everything is woken once there is a list.
     listed: Option<BTreeMap<ContainerId, ContainerSummary>>,
     told: HashSet<ContainerId>,
@@ -112,7 +113,7 @@ impl Hints {
     }
 
     /// Lists, and wakes whom the changes since the last list concern, told or not: of two changes one may have been told.
-    async fn confirm(&self, events: &mut BoxStream<'static, EngineEvent>, known: &mut Known) {
+    pub async fn confirm(&self, events: &mut BoxStream<'static, EngineEvent>, known: &mut Known) {
         let listed = match self.containers.summaries(None).await {
             Ok(listed) => listed,
             Err(error) => {
