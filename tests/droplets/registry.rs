@@ -212,3 +212,16 @@ async fn what_somebody_declares_takes_the_place_of_what_the_registry_lists() {
     let (_, droplets) = world.get("/orchestrator/droplets").await;
     assert_eq!(droplets["droplets"].as_array().map(Vec::len), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_declared_is_found_without_the_registry() {
+    // The list is never fresh, so whoever needs it asks for it.
+    let world = World::with(Settings { cache_expiry: Duration::ZERO, ..settings() }).await;
+    world.declare("own", json!({"endpoint": world.target.url()})).await;
+    let before = world.registry.asked("GET /droplets").len();
+    world.registry.says("/droplets", [Says::Nothing(Arc::new(Notify::new()))]);
+    for _ in 0..3 {
+        assert_eq!(world.route(json!({"droplet_name": "Own", "path": "/x"})).await["status"], "success");
+    }
+    assert_eq!(world.registry.asked("GET /droplets").len(), before);
+}

@@ -44,6 +44,8 @@ pub struct Known {
     pub entry: Entry,
     /// Its object, where there is one.
     pub object: Option<ObjectName>,
+    /// Files or people say where it is, whatever the registry lists.
+    pub declared: bool,
     pub limits: DropletLimits,
     pub hold: Option<DropletHold>,
 }
@@ -193,6 +195,10 @@ impl Directory {
 
     /// A droplet by its name; an unknown one has the registry asked once. The error holds the names there are.
     pub async fn find(&self, name: &str) -> Result<Arc<Known>, Vec<String>> {
+        // Whatever the registry would say: not even an old list, or none, is a reason to ask it.
+        if let Some(known) = self.view().find(name).filter(|known| known.declared) {
+            return Ok(known.clone());
+        }
         // What is known is not waited for, unless it is old.
         let served = self.serve().await;
         if let Some(known) = served.view.find(name) {
@@ -365,7 +371,13 @@ fn view(listed: &[Entry], objects: &[Arc<Droplet>]) -> View {
                 }
                 push(known(entry, object));
             }
-            None => push(Known { entry: entry.clone(), object: None, limits: DropletLimits::default(), hold: None }),
+            None => push(Known {
+                entry: entry.clone(),
+                object: None,
+                declared: false,
+                limits: DropletLimits::default(),
+                hold: None,
+            }),
         }
     }
     let mut declared: Vec<_> = by_name.into_values().filter(|object| !super::objects::is_mirror(object)).collect();
@@ -377,5 +389,11 @@ fn view(listed: &[Entry], objects: &[Arc<Droplet>]) -> View {
 }
 
 fn known(entry: Entry, object: &Droplet) -> Known {
-    Known { entry, object: Some(name_of(object)), limits: object.spec.limits.clone(), hold: object.spec.hold.clone() }
+    Known {
+        entry,
+        object: Some(name_of(object)),
+        declared: !super::objects::is_mirror(object),
+        limits: object.spec.limits.clone(),
+        hold: object.spec.hold.clone(),
+    }
 }
