@@ -9,25 +9,28 @@ use super::Page;
 use crate::droplets::{
     names,
     record::{Filter, Record},
+    retry::Verdict,
 };
 
 /// In the order of creation: microseconds, then the order in which they came.
 type Place = (i64, u64);
 
-/// What a filter may name: a droplet, a status, both, or nothing.
-type Index = (Option<String>, Option<&'static str>);
+/// The calls of one droplet, by what came of them.
+type ByStatus = [BTreeSet<Place>; Verdict::ALL.len()];
 
 pub struct Memory {
     most: usize,
     came: u64,
     records: BTreeMap<Place, Arc<Record>>,
     places: HashMap<String, Place>,
-    found: HashMap<Index, BTreeSet<Place>>,
+    /// By the names' keys. A call is in one set, and a page is put together from the newest of those that match: calls come more often
+    /// than anybody looks.
+    droplets: HashMap<String, ByStatus>,
 }
 
 impl Memory {
     pub fn new(most: usize) -> Self {
-        Self { most, came: 0, records: BTreeMap::new(), places: HashMap::new(), found: HashMap::new() }
+        Self { most, came: 0, records: BTreeMap::new(), places: HashMap::new(), droplets: HashMap::new() }
     }
 
     /// The oldest go when there are too many.
@@ -37,9 +40,8 @@ impl Memory {
         }
         self.came += 1;
         let place = ((record.created_at * 1e6) as i64, self.came);
-        for index in indices(&record) {
-            self.found.entry(index).or_default().insert(place);
-        }
+        let droplet = self.droplets.entry(names::key(&record.droplet_name)).or_default();
+        droplet[record.status as usize].insert(place);
         self.places.insert(record.id.clone(), place);
         self.records.insert(place, record);
         while self.records.len() > self.most {
@@ -51,13 +53,11 @@ impl Memory {
     fn remove(&mut self, place: Place) {
         let Some(record) = self.records.remove(&place) else { return };
         self.places.remove(&record.id);
-        for index in indices(&record) {
-            if let Some(places) = self.found.get_mut(&index) {
-                places.remove(&place);
-                if places.is_empty() {
-                    self.found.remove(&index);
-                }
-            }
+        let name = names::key(&record.droplet_name);
+        let Some(droplet) = self.droplets.get_mut(&name) else { return };
+        droplet[record.status as usize].remove(&place);
+        if droplet.iter().all(BTreeSet::is_empty) {
+            self.droplets.remove(&name);
         }
     }
 
@@ -66,27 +66,23 @@ impl Memory {
     }
 
     pub fn page(&self, filter: &Filter, limit: usize) -> Page {
-        let nothing = Page { records: Vec::new(), total: 0 };
-        let status = match &filter.status {
-            None => None,
-            Some(status) => match crate::droplets::retry::Verdict::ALL.iter().find(|v| v.as_str() == status) {
-                Some(verdict) => Some(verdict.as_str()),
-                None => return nothing,
-            },
+        let statuses: Vec<Verdict> = match &filter.status {
+            None => Verdict::ALL.to_vec(),
+            Some(status) => Verdict::ALL.into_iter().filter(|verdict| verdict.as_str() == status).collect(),
         };
-        let index = (filter.droplet_name.as_deref().map(names::key), status);
-        let Some(places) = self.found.get(&index) else { return nothing };
-        let records = places.iter().rev().take(limit).filter_map(|place| self.records.get(place).cloned()).collect();
-        Page { records, total: places.len() }
+        let droplets: Vec<&ByStatus> = match &filter.droplet_name {
+            None => self.droplets.values().collect(),
+            Some(name) => self.droplets.get(&names::key(name)).into_iter().collect(),
+        };
+        let sets = || droplets.iter().flat_map(|droplet| statuses.iter().map(|status| &droplet[*status as usize]));
+        let mut newest: Vec<&Place> = sets().flat_map(|places| places.iter().rev().take(limit)).collect();
+        newest.sort_unstable_by(|a, b| b.cmp(a));
+        newest.truncate(limit);
+        let records = newest.into_iter().filter_map(|place| self.records.get(place).cloned()).collect();
+        Page { records, total: sets().map(BTreeSet::len).sum() }
     }
 
     pub fn len(&self) -> usize {
         self.records.len()
     }
-}
-
-fn indices(record: &Record) -> [Index; 4] {
-    let name = Some(names::key(&record.droplet_name));
-    let status = Some(record.status.as_str());
-    [(None, None), (name.clone(), None), (None, status), (name, status)]
 }

@@ -43,6 +43,7 @@ async fn keeps_so_many_and_finds_them_newest_first() {
     assert_eq!(ids(&calls, None, None, 2), (vec!["id5".into(), "id4".into()], 4));
     assert_eq!(ids(&calls, None, Some("A"), 9), (vec!["id4".into(), "id3".into()], 2));
     assert_eq!(ids(&calls, Some("success"), Some("b"), 9), (vec!["id5".into()], 1));
+    assert_eq!(ids(&calls, Some("success"), None, 1), (vec!["id5".into()], 2));
     assert_eq!(ids(&calls, Some("nonsense"), None, 9), (vec![], 0));
     assert!(calls.get("id1").is_none() && calls.get("id2").is_some());
 }
