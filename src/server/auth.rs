@@ -4,9 +4,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, header, uri::Authority},
-    middleware::Next,
     response::Response,
 };
 use subtle::{ConditionallySelectable, ConstantTimeEq};
@@ -41,6 +40,24 @@ impl Auth {
         self.tokens.is_empty()
     }
 
+    /// The answer to whoever is not let in: 401 without a token, 403 for a page of another site. The health checks are open.
+    pub(super) fn refused(&self, request: &Request) -> Option<Response> {
+        let (reason, message) = if !self.admits(request.headers()) {
+            (Reason::Unauthorized, "Unauthorized")
+        } else if self.is_open() && is_of_another_site(request) {
+            (
+                Reason::Forbidden,
+                "this request comes from a page of another site; without tokens only our own pages are served",
+            )
+        } else if self.is_open() && is_by_another_name(request) {
+            let message = "without tokens the server answers only to an address, or a name without dots or below localhost or internal";
+            (Reason::Forbidden, message)
+        } else {
+            return None;
+        };
+        (!is_open_to_all(request.uri().path())).then(|| reply::error(&ApiError::new(reason, message)))
+    }
+
     fn admits(&self, headers: &HeaderMap) -> bool {
         self.is_open() || self.number(headers).is_some()
     }
@@ -63,12 +80,12 @@ impl Auth {
     }
 }
 
-/// Refuses with 401 who has no token, but for the health checks: a supervisor has none.
-pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> Response {
-    let open = match path::parse(request.uri().path()) {
+/// What opens to everybody: a supervisor has no token.
+fn is_open_to_all(path: &str) -> bool {
+    match path::parse(path) {
         path::Target::Healthz | path::Target::Livez | path::Target::Readyz => true,
         // Of a facade, and no path of ours.
-        path::Target::Unknown => request.uri().path() == "/health",
+        path::Target::Unknown => path == "/health",
         path::Target::Root
         | path::Target::Version
         | path::Target::Metrics
@@ -82,19 +99,6 @@ pub async fn require(State(auth): State<Auth>, request: Request, next: Next) -> 
         | path::Target::WebSocketWatch
         | path::Target::SseWatch
         | path::Target::Resource(_) => false,
-    };
-    if open {
-        next.run(request).await
-    } else if !auth.admits(request.headers()) {
-        reply::error(&ApiError::new(Reason::Unauthorized, "Unauthorized"))
-    } else if auth.is_open() && is_of_another_site(&request) {
-        let message = "this request comes from a page of another site; without tokens only our own pages are served";
-        reply::error(&ApiError::new(Reason::Forbidden, message))
-    } else if auth.is_open() && is_by_another_name(&request) {
-        let message = "without tokens the server answers only to an address, or a name without dots or below localhost or internal";
-        reply::error(&ApiError::new(Reason::Forbidden, message))
-    } else {
-        next.run(request).await
     }
 }
 

@@ -36,19 +36,19 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
 use axum::{
     Extension, Router,
     extract::{Request, State},
     http::Method,
-    middleware::{self, Next},
     response::Response,
 };
 use prometheus_client::registry::Registry as Exposition;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::{CompressionLayer, predicate::Predicate};
 
 pub use audit::Audit;
@@ -112,27 +112,71 @@ pub fn router(state: ServerState) -> Router {
 
 /// As [`router`], with another API beside ours.
 pub fn with_guest(state: ServerState, guest: Guest) -> Router {
-    let (audit, admitted) = (state.audit.clone(), state.auth.clone());
-    let auth = middleware::from_fn_with_state(admitted.clone(), auth::require);
-    let counted = middleware::from_fn_with_state(state.metrics.clone(), count_guest);
+    let (audit, auth, metrics) = (state.audit.clone(), state.auth.clone(), state.metrics.clone());
     let beside = Extension(Beside { directory: Arc::new(guest.directory), shelf: Arc::default() });
     let ours = Router::new().fallback(handle).layer(beside).with_state(state);
-    audit.over(guest.routes.layer(counted).merge(ours).layer(auth), admitted).layer(compression())
+    let counted = Counted { routes: guest.routes.merge(ours), metrics };
+    let entrance = entrance(auth.clone(), move |request| counted.clone().answer(request));
+    audit.over(Router::new().fallback_service(compression().layer(entrance)), auth)
 }
 
 /// Another API on a listener of its own, behind our tokens.
 pub fn guarded(routes: Router, auth: Auth, audit: &Audit) -> Router {
-    audit.over(routes.layer(middleware::from_fn_with_state(auth.clone(), auth::require)), auth)
+    let entrance = entrance(auth.clone(), move |request| answered(routes.clone(), request));
+    audit.over(Router::new().fallback_service(entrance), auth)
 }
 
-/// Calls beside ours, all of the other API under one name: their paths carry names and ids.
-async fn count_guest(State(metrics): State<ServerMetrics>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let verb = if request.method() == Method::GET { "get" } else { "post" };
-    let resource = if request.uri().path() == backup::PATH { "backup" } else { "facade" };
-    let response = next.run(request).await;
-    metrics.answered(verb, resource, response.status().as_u16(), started.elapsed());
-    response
+/// Lets in whoever [`Auth`] does. What every request goes through is one service around the routes: as a layer of the router it
+/// would be boxed and cloned for each request, which costs several times what it does.
+fn entrance<A, F>(
+    auth: Auth,
+    answer: A,
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync
+where
+    A: FnOnce(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send,
+{
+    tower::service_fn(move |request: Request| {
+        let refused = auth.refused(&request);
+        let answer = answer.clone();
+        async move {
+            Ok(match refused {
+                Some(refused) => refused,
+                None => answer(request).await,
+            })
+        }
+    })
+}
+
+async fn answered(routes: Router, request: Request) -> Response {
+    routes.oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+/// Routes, and where their calls are counted.
+#[derive(Clone)]
+struct Counted {
+    routes: Router,
+    metrics: ServerMetrics,
+}
+
+/// What a call of ours counts as, told with its answer.
+#[derive(Clone)]
+struct CountedAs(&'static str, String);
+
+impl Counted {
+    /// Calls beside ours count under one name: their paths hold names and ids.
+    async fn answer(self, request: Request) -> Response {
+        let started = Instant::now();
+        let verb = if request.method() == Method::GET { "get" } else { "post" };
+        let resource = if request.uri().path() == backup::PATH { "backup" } else { "facade" };
+        let mut response = answered(self.routes, request).await;
+        let (verb, resource) = match response.extensions_mut().remove() {
+            Some(CountedAs(verb, resource)) => (verb, Cow::Owned(resource)),
+            None => (verb, Cow::Borrowed(resource)),
+        };
+        self.metrics.answered(verb, &resource, response.status().as_u16(), started.elapsed());
+        response
+    }
 }
 
 /// Answers that are large and end: a watch must not wait for a block to fill.
@@ -143,7 +187,6 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 async fn handle(State(state): State<ServerState>, Extension(beside): Extension<Beside>, request: Request) -> Response {
-    let started = Instant::now();
     let target = path::parse(request.uri().path());
     let params = Params::of(request.uri());
     let (verb, resource) = labels(&state, &target, request.method(), params.as_ref().ok());
@@ -153,14 +196,14 @@ async fn handle(State(state): State<ServerState>, Extension(beside): Extension<B
         Ok(params) => dispatch(&state, &beside, target, params, request).await,
         Err(error) => Err(error),
     };
-    let response = answer.unwrap_or_else(|error| {
+    let mut response = answer.unwrap_or_else(|error| {
         // Ours to mend, not the client's to hear only.
         if matches!(error.reason, Reason::InternalError | Reason::ServiceUnavailable) {
             tracing::error!(verb, resource, error = %error, "a request could not be answered");
         }
         if nowhere { reply::nowhere(&error) } else { reply::error(&error) }
     });
-    state.metrics.answered(verb, &resource, response.status().as_u16(), started.elapsed());
+    response.extensions_mut().insert(CountedAs(verb, resource));
     response
 }
 

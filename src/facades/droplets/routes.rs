@@ -4,7 +4,6 @@ use axum::{
     Router,
     extract::{RawPathParams, Request},
     http::{HeaderName, HeaderValue, Method},
-    middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::any,
 };
@@ -59,12 +58,12 @@ const OWN: &[Route] = &[
 ];
 
 pub fn router(droplets: Droplets) -> Router {
-    routes(&droplets, ROUTES).layer(middleware::from_fn(identified))
+    routes(&droplets, ROUTES)
 }
 
 pub fn with_everything(droplets: Droplets) -> Router {
     let all = routes(&droplets, ROUTES).merge(routes(&droplets, OWN));
-    all.fallback(|| async { overview::not_found().into_response() }).layer(middleware::from_fn(identified))
+    all.fallback(|request| identified(request, |_| async { overview::not_found().into_response() }))
 }
 
 fn routes(droplets: &Droplets, routes: &'static [Route]) -> Router {
@@ -75,12 +74,13 @@ fn routes(droplets: &Droplets, routes: &'static [Route]) -> Router {
             let droplets = droplets.clone();
             let call = calls.iter().find(|(method, _)| method == request.method()).map(|(_, call)| *call);
             let id = params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default();
-            async move {
+            identified(request, move |request| async move {
                 let Some(call) = call else { return method_not_allowed(calls.iter().map(|(method, _)| method)) };
                 answer(&droplets, call, &id, request).await.unwrap_or_else(IntoResponse::into_response)
-            }
+            })
         };
-        router = router.route(path, any(answer)).route(&format!("{path}/"), any(without_slash));
+        let elsewhere = |request: Request| identified(request, |request| without_slash(request.uri().clone()));
+        router = router.route(path, any(answer)).route(&format!("{path}/"), any(elsewhere));
     }
     router
 }
@@ -115,15 +115,16 @@ fn listed() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// The id of the request, or a new one.
-async fn identified(mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(REQUEST_ID).cloned();
-    let id = given.or_else(|| HeaderValue::from_str(&Uuid::new_v4().to_string()).ok());
+/// Gives the answer the id of the request, or a new one; the droplet hears the same.
+async fn identified<F: Future<Output = Response>>(mut request: Request, answer: impl FnOnce(Request) -> F) -> Response {
+    let id = match request.headers().get(REQUEST_ID) {
+        Some(given) => Some(given.clone()),
+        None => HeaderValue::from_str(&Uuid::new_v4().to_string()).ok(),
+    };
     if let Some(id) = &id {
-        // The droplet hears the same one.
         request.headers_mut().insert(REQUEST_ID, id.clone());
     }
-    let mut response = next.run(request).await;
+    let mut response = answer(request).await;
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }
