@@ -75,7 +75,7 @@ pub enum StartError {
     #[error("cannot make an HTTP client for results of tasks")]
     Outbox(#[source] reqwest::Error),
     #[error("REGISTRY_URL and droplets: cannot make an HTTP client")]
-    Droplets(#[source] reqwest::Error),
+    Droplets(#[source] io::Error),
     #[error("cannot keep the history of calls in {}", file.display())]
     Calls { file: std::path::PathBuf, source: io::Error },
     #[error("no directory of results can be called {}", directory.display())]

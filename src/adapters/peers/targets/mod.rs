@@ -7,21 +7,43 @@
 mod room;
 
 use std::{
+    error::Error,
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
+    vec,
 };
 
-use axum::{body::Bytes, http::HeaderMap};
+use axum::{
+    body::{Bytes, HttpBody},
+    http::{self, HeaderMap, HeaderValue, Method, Uri, header},
+};
+use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use futures::{FutureExt, future::BoxFuture};
-use reqwest::{
-    Method, Url,
-    dns::{Addrs, Name, Resolve, Resolving},
-    redirect::Policy,
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{HttpConnector, dns::Name},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+use tower::{Service, ServiceExt, util::MapErr};
+use tower_http::{
+    decompression::Decompression,
+    follow_redirect::{
+        FollowRedirect,
+        policy::{Action, Attempt, FilterCredentials, Policy, PolicyExt},
+    },
 };
 
 use crate::{
@@ -86,62 +108,81 @@ impl Lookup for SystemLookup {
     }
 }
 
+type Plain = Decompression<legacy::Client<HttpsConnector<HttpConnector<Careful>>, Full<Bytes>>>;
+type Client = MapErr<Plain, fn(legacy::Error) -> Unanswered>;
+
 /// Whoever can be asked. Clones share the connections.
 #[derive(Clone)]
 pub struct Targets {
-    client: reqwest::Client,
-    /// For the registry, which may redirect.
-    following: reqwest::Client,
+    client: Client,
     rooms: Rooms,
     trusted: Arc<str>,
 }
 
 impl Targets {
     /// `trusted` is the registry's host. Fails only when the host cannot give a TLS client.
-    pub fn new(trusted: &str) -> Result<Self, reqwest::Error> {
+    pub fn new(trusted: &str) -> io::Result<Self> {
         Self::resolving(trusted, Arc::new(SystemLookup))
     }
 
     /// As [`new`](Self::new), with names that mean what `lookup` says.
-    pub fn resolving(trusted: &str, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
+    pub fn resolving(trusted: &str, lookup: Arc<dyn Lookup>) -> io::Result<Self> {
         rustls::crypto::ring::default_provider().install_default().ok();
         let trusted: Arc<str> = trusted.into();
-        let client = |redirects| {
-            reqwest::Client::builder()
-                .redirect(redirects)
-                .no_proxy()
-                .dns_resolver(Arc::new(Careful { trusted: trusted.clone(), lookup: lookup.clone() }))
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .pool_idle_timeout(IDLE)
-                .tcp_nodelay(true)
-                .user_agent("gaia-droplets")
-                .build()
-        };
-        let follow = {
-            let trusted = trusted.clone();
-            Policy::custom(move |attempt| {
-                if attempt.previous().len() > MOST_REDIRECTS {
-                    return attempt.error(format!("more than {MOST_REDIRECTS} redirects"));
-                }
-                match fine(attempt.url(), &trusted) {
-                    Ok(()) => attempt.follow(),
-                    Err(why) => attempt.error(why),
-                }
-            })
-        };
-        let (client, following) = (client(Policy::none())?, client(follow)?);
-        Ok(Self { client, following, rooms: Rooms::default(), trusted })
+        let mut plain = HttpConnector::new_with_resolver(Careful { trusted: trusted.clone(), lookup });
+        plain.enforce_http(false);
+        plain.set_nodelay(true);
+        let tls = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_all_versions();
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE)
+            .build(tls.wrap_connector(plain));
+        let client = Decompression::new(client).map_err(Unanswered::Failed as fn(_) -> _);
+        Ok(Self { client, rooms: Rooms::default(), trusted })
     }
 
     /// Redirects are answers.
     pub async fn send(&self, request: Request) -> Result<Response, Fault> {
         fine(&request.url, &self.trusted).map_err(Fault::Hopeless)?;
-        attempt(&self.client, request, &self.rooms).await
+        attempt(self.client.clone(), request, &self.rooms).await
     }
 
     /// As [`send`](Self::send), to the registry: redirects are followed.
     pub async fn ask_registry(&self, request: Request) -> Result<Response, Fault> {
-        attempt(&self.following, request, &self.rooms).await
+        let redirects = Redirects { followed: 0, trusted: self.trusted.clone() };
+        // The password in the registry's URL is for nobody else.
+        let policy = PolicyExt::and::<_, Full<Bytes>, Unanswered>(redirects, FilterCredentials::new());
+        attempt(FollowRedirect::with_policy(self.client.clone(), policy), request, &self.rooms).await
+    }
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    Failed(legacy::Error),
+    /// A redirect to where nobody is sent.
+    Misled(String),
+}
+
+#[derive(Clone)]
+struct Redirects {
+    followed: usize,
+    trusted: Arc<str>,
+}
+
+impl<B: Clone> Policy<B, Unanswered> for Redirects {
+    fn redirect(&mut self, attempt: &Attempt<'_>) -> Result<Action, Unanswered> {
+        self.followed += 1;
+        if self.followed > MOST_REDIRECTS {
+            return Err(Unanswered::Misled(format!("more than {MOST_REDIRECTS} redirects")));
+        }
+        let url = Url::parse(&attempt.location().to_string()).map_err(|error| Unanswered::Misled(error.to_string()))?;
+        fine(&url, &self.trusted).map_err(Unanswered::Misled)?;
+        Ok(Action::Follow)
+    }
+
+    fn clone_body(&self, body: &B) -> Option<B> {
+        Some(body.clone())
     }
 }
 
@@ -153,53 +194,88 @@ fn fine(url: &Url, trusted: &str) -> Result<(), String> {
     }
 }
 
-async fn attempt(client: &reqwest::Client, request: Request, rooms: &Rooms) -> Result<Response, Fault> {
-    let timeout = request.timeout;
-    let at = authority(&request.url);
+async fn attempt<S, B>(client: S, request: Request, rooms: &Rooms) -> Result<Response, Fault>
+where
+    S: Service<http::Request<Full<Bytes>>, Response = http::Response<B>, Error = Unanswered>,
+    B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    let (timeout, most_bytes, url) = (request.timeout, request.most_bytes, request.url.clone());
     let waits_for_room = AtomicBool::new(false);
-    match tokio::time::timeout(timeout, exchange(client, request, rooms, &waits_for_room)).await {
+    let exchange = async {
+        let answer = client.oneshot(prepared(request)?).await.map_err(|why| unanswered(&url, why))?;
+        read(answer, &url, most_bytes, rooms, &waits_for_room).await
+    };
+    match tokio::time::timeout(timeout, exchange).await {
         Ok(ended) => ended,
         Err(_) => {
             let why = match waits_for_room.load(Ordering::Relaxed) {
                 true => format!("no room for its answer: others hold {} MiB", rooms.most_mebibytes()),
                 false => "no answer".to_owned(),
             };
-            Err(Fault::Timeout(format!("{at}: {why} within {} s (timeout)", timeout.as_secs_f64())))
+            Err(Fault::Timeout(format!("{}: {why} within {} s (timeout)", authority(&url), timeout.as_secs_f64())))
         }
     }
 }
 
-async fn exchange(
-    client: &reqwest::Client,
-    request: Request,
+fn prepared(request: Request) -> Result<http::Request<Full<Bytes>>, Fault> {
+    let hopeless = |why: http::uri::InvalidUri| Fault::Hopeless(format!("{}: {why}", authority(&request.url)));
+    let uri = Uri::try_from(request.url.as_str()).map_err(hopeless)?;
+    let mut headers = request.headers;
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("gaia-droplets"));
+    if let Some(credentials) = credentials(&request.url) {
+        headers.insert(header::AUTHORIZATION, credentials);
+    }
+    if request.body.is_some() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    } else if request.method != Method::GET && request.method != Method::DELETE {
+        // Servers that want a length get one.
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    let mut prepared = http::Request::new(Full::new(request.body.unwrap_or_default()));
+    (*prepared.method_mut(), *prepared.uri_mut(), *prepared.headers_mut()) = (request.method, uri, headers);
+    Ok(prepared)
+}
+
+/// Of a URL with a user's name or password, as Basic (RFC 7617): hyper does not look at them.
+fn credentials(url: &Url) -> Option<HeaderValue> {
+    let (name, password) = (url.username(), url.password());
+    if name.is_empty() && password.is_none() {
+        return None;
+    }
+    let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
+    let both = [decoded(name), b":".to_vec(), decoded(password.unwrap_or_default())].concat();
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(both))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+async fn read<B>(
+    answer: http::Response<B>,
+    url: &Url,
+    most_bytes: usize,
     rooms: &Rooms,
     waits_for_room: &AtomicBool,
-) -> Result<Response, Fault> {
-    let at = authority(&request.url);
-    let mut call = client.request(request.method.clone(), request.url).headers(request.headers);
-    call = match request.body {
-        Some(body) => call.header("content-type", "application/json").body(body),
-        // Servers that want a length get one.
-        None if request.method != Method::GET && request.method != Method::DELETE => call.header("content-length", "0"),
-        None => call,
-    };
-    let broken = |error: reqwest::Error| match error.is_builder() {
-        true => Fault::Hopeless(format!("{at}: {}", innermost(&error))),
-        false => Fault::Broken(format!("{at}: {}", told(&error))),
-    };
-    let mut response = call.send().await.map_err(broken)?;
-    let status = response.status().as_u16();
-    let fits = |bytes: usize| match bytes > request.most_bytes {
-        true => Err(Fault::Hopeless(format!("{at}: the answer is larger than {} bytes", request.most_bytes))),
+) -> Result<Response, Fault>
+where
+    B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    let fits = |bytes: usize| match bytes > most_bytes {
+        true => Err(Fault::Hopeless(format!("{}: the answer is larger than {most_bytes} bytes", authority(url)))),
         false => Ok(bytes),
     };
+    let status = answer.status().as_u16();
+    let mut rest = pin!(answer.into_body());
     let mut room = Room::default();
     // Unknown where it is compressed, or not told beforehand.
-    let length = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let length = rest.size_hint().exact().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
     let length = fits(length)?;
     cover(&mut room, length, rooms, waits_for_room).await;
     let mut body = Vec::with_capacity(length);
-    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+    while let Some(frame) = rest.frame().await {
+        let frame = frame.map_err(|error| broken(url, "the connection broke", &*error.into()))?;
+        // Trailers tell nothing that anybody wants to know.
+        let Ok(chunk) = frame.into_data() else { continue };
         cover(&mut room, fits(body.len() + chunk.len())?, rooms, waits_for_room).await;
         body.extend_from_slice(&chunk);
     }
@@ -212,9 +288,16 @@ async fn cover(room: &mut Room, bytes: usize, rooms: &Rooms, waits: &AtomicBool)
     waits.store(false, Ordering::Relaxed);
 }
 
-fn told(error: &reqwest::Error) -> String {
-    let phase = if error.is_connect() { "cannot connect" } else { "the connection broke" };
-    format!("{phase}: {}", innermost(error))
+fn unanswered(url: &Url, why: Unanswered) -> Fault {
+    match why {
+        Unanswered::Failed(error) if error.is_connect() => broken(url, "cannot connect", &error),
+        Unanswered::Failed(error) => broken(url, "the connection broke", &error),
+        Unanswered::Misled(why) => Fault::Hopeless(format!("{}: {why}", authority(url))),
+    }
+}
+
+fn broken(url: &Url, phase: &str, error: &dyn Error) -> Fault {
+    Fault::Broken(format!("{}: {phase}: {}", authority(url), innermost(error)))
 }
 
 fn authority(url: &Url) -> String {
@@ -225,23 +308,34 @@ fn authority(url: &Url) -> String {
 }
 
 /// A resolver without the addresses nobody is sent to.
+#[derive(Clone)]
 struct Careful {
     trusted: Arc<str>,
     lookup: Arc<dyn Lookup>,
 }
 
-impl Resolve for Careful {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for Careful {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let trusted = name.as_str() == &*self.trusted;
         let found = self.lookup.lookup(name.as_str());
-        Box::pin(async move {
+        async move {
             let fine: Vec<SocketAddr> =
                 found.await?.into_iter().filter(|address| trusted || !is_refused(address.ip())).collect();
             if fine.is_empty() {
-                return Err(format!("{} leads to no address that droplets may have", name.as_str()).into());
+                let why = format!("{} leads to no address that droplets may have", name.as_str());
+                return Err(io::Error::other(why));
             }
-            Ok(Box::new(fine.into_iter()) as Addrs)
-        })
+            Ok(fine.into_iter())
+        }
+        .boxed()
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::mpsc,
 };
 
 use super::*;
@@ -47,17 +48,24 @@ fn get(url: &str) -> Request {
 
 /// Gives this head to everybody who comes, and an empty body; the port.
 async fn peer(head: &'static str) -> u16 {
+    listening(head).await.0
+}
+
+/// As [`peer`], and what everybody says.
+async fn listening(head: &'static str) -> (u16, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("it listens").port();
+    let (tell, heard) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut read = [0; 4096];
-            if matches!(stream.read(&mut read).await, Ok(1..)) {
+            if let Ok(length @ 1..) = stream.read(&mut read).await {
+                tell.send(String::from_utf8_lossy(&read[..length]).to_lowercase()).ok();
                 stream.write_all(head.as_bytes()).await.ok();
             }
         }
     });
-    port
+    (port, heard)
 }
 
 #[tokio::test]
@@ -103,7 +111,8 @@ async fn answers_that_find_no_room_are_told_so() {
 async fn the_registry_may_be_where_nobody_else_may() {
     let lookup = Arc::new(Names([("registry.test", vec![METADATA]), ("other.test", vec![METADATA])].into()));
     let careful = Careful { trusted: "registry.test".into(), lookup };
-    let found = async |name: &str| careful.resolve(name.parse().expect("a name")).await.map(|found| found.count()).ok();
+    let found =
+        async |name: &str| careful.clone().call(name.parse().expect("a name")).await.map(|found| found.count()).ok();
     assert_eq!((found("registry.test").await, found("other.test").await), (Some(1), None));
     let url = "http://169.254.169.254:8000/droplets".parse().expect("a URL");
     assert_eq!((fine(&url, METADATA).is_ok(), fine(&url, "registry.test").is_ok()), (true, false));
@@ -123,4 +132,21 @@ async fn the_registrys_redirects_are_followed_but_not_to_metadata() {
     assert!(fault.contains("more than 5 redirects"), "{fault}");
     let answer = targets("127.0.0.1").send(get(&format!("http://127.0.0.1:{port}/"))).await;
     assert_eq!(answer.map(|answer| answer.status), Ok(302), "a droplet's redirect is its answer");
+}
+
+#[tokio::test]
+async fn the_registrys_password_is_for_the_registry_alone() {
+    let (other, mut heard_by_other) =
+        listening("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    let there = format!(
+        "HTTP/1.1 302 Found\r\ncontent-length: 0\r\nconnection: close\r\nlocation: http://127.0.0.1:{other}/\r\n\r\n"
+    );
+    let (registry, mut heard) = listening(there.leak()).await;
+    let answer = targets("127.0.0.1").ask_registry(get(&format!("http://us:p%40ss@127.0.0.1:{registry}/"))).await;
+    assert_eq!(answer.map(|answer| answer.status), Ok(200));
+    // base64 of us:p@ss, in lower case as all that was heard.
+    let said = heard.recv().await.expect("it was asked");
+    assert!(said.contains("authorization: basic dxm6cebzcw=="), "{said}");
+    let said = heard_by_other.recv().await.expect("it was asked");
+    assert!(!said.contains("authorization"), "{said}");
 }
