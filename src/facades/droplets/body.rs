@@ -15,19 +15,22 @@ use crate::facades::reply::is_json;
 const LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The fields of a body, as they were written, and what is wrong with them so far.
-pub struct Fields {
-    fields: BTreeMap<String, Box<RawValue>>,
+pub struct Fields<'a> {
+    fields: BTreeMap<String, &'a RawValue>,
     faults: Vec<Value>,
 }
 
-pub async fn read(headers: &HeaderMap, body: Body) -> Result<Fields, Refusal> {
+pub async fn whole(body: Body) -> Result<Bytes, Refusal> {
     let too_large = |_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "Request body is too large or broke off");
-    let bytes = to_bytes(body, LIMIT_BYTES).await.map_err(too_large)?;
-    let fields = fields(headers, &bytes).map_err(|fault| Refusal::invalid(vec![fault]))?;
+    to_bytes(body, LIMIT_BYTES).await.map_err(too_large)
+}
+
+pub fn fields<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<Fields<'a>, Refusal> {
+    let fields = object(headers, body).map_err(|fault| Refusal::invalid(vec![fault]))?;
     Ok(Fields { fields, faults: Vec::new() })
 }
 
-fn fields(headers: &HeaderMap, bytes: &Bytes) -> Result<BTreeMap<String, Box<RawValue>>, Value> {
+fn object<'a>(headers: &HeaderMap, bytes: &'a Bytes) -> Result<BTreeMap<String, &'a RawValue>, Value> {
     if bytes.is_empty() {
         return Err(json!({"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}));
     }
@@ -46,12 +49,13 @@ fn fields(headers: &HeaderMap, bytes: &Bytes) -> Result<BTreeMap<String, Box<Raw
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => return Err(invalid(error.valid_up_to(), error.to_string())),
     };
-    let raw: &RawValue =
-        serde_json::from_str(text).map_err(|error| invalid(offset(text, &error), error.to_string()))?;
-    if !raw.get().starts_with('{') {
-        return Err(no_object(shown(raw)));
-    }
-    serde_json::from_str(raw.get()).map_err(|error| invalid(offset(text, &error), error.to_string()))
+    // What is no object is looked at again, to say what it is.
+    let read = |error: serde_json::Error| match serde_json::from_str::<&RawValue>(text) {
+        Ok(raw) if raw.get().starts_with('{') => invalid(offset(text, &error), error.to_string()),
+        Ok(raw) => no_object(shown(raw)),
+        Err(error) => invalid(offset(text, &error), error.to_string()),
+    };
+    serde_json::from_str(text).map_err(read)
 }
 
 /// Characters before the fault.
@@ -65,7 +69,7 @@ fn shown(raw: &RawValue) -> Value {
     serde_json::from_str(raw.get()).unwrap_or_default()
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// What was read, unless anything is wrong.
     pub fn judged<T>(self, read: T) -> Result<T, Refusal> {
         if self.faults.is_empty() { Ok(read) } else { Err(Refusal::invalid(self.faults)) }
@@ -141,11 +145,11 @@ impl Fields {
     }
 
     /// An object, as it was written. Null counts as absent where that is allowed.
-    pub fn object(&mut self, field: &str, null: bool) -> Option<Box<RawValue>> {
-        match self.fields.get(field) {
+    pub fn object(&mut self, field: &str, null: bool) -> Option<&'a RawValue> {
+        match self.fields.get(field).copied() {
             None => None,
             Some(raw) if raw.get() == "null" && null => None,
-            Some(raw) if raw.get().starts_with('{') => Some(raw.clone()),
+            Some(raw) if raw.get().starts_with('{') => Some(raw),
             Some(raw) => {
                 let input = shown(raw);
                 self.fault("dict_type", &[field], "Input should be a valid dictionary", input);
@@ -156,7 +160,7 @@ impl Fields {
 
     pub fn required_object(&mut self, field: &str) {
         match self.fields.contains_key(field) {
-            true => drop(self.object(field, false)),
+            true => _ = self.object(field, false),
             false => self.missing(field),
         }
     }
@@ -164,7 +168,7 @@ impl Fields {
     /// An object of strings, or null. It is only checked.
     pub fn texts(&mut self, field: &str) {
         let Some(raw) = self.object(field, true) else { return };
-        let Value::Object(given) = shown(&raw) else { return };
+        let Value::Object(given) = shown(raw) else { return };
         for (key, value) in given.into_iter().filter(|(_, value)| !value.is_string()) {
             self.fault("string_type", &[field, &key], "Input should be a valid string", value);
         }

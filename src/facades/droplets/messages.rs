@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Bytes, extract::Request};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use uuid::Uuid;
 
 use super::{Answer, Droplets, body, reply::ok, reply::stamp};
@@ -17,7 +17,8 @@ const ANY_LENGTH: std::ops::RangeInclusive<usize> = 0..=usize::MAX;
 
 pub async fn receive(droplets: &Droplets, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    let mut fields = body::read(&parts.headers, body).await?;
+    let body = body::whole(body).await?;
+    let mut fields = body::fields(&parts.headers, &body)?;
     let trace_id = fields.text("trace_id", ANY_LENGTH);
     let source = fields.text("source", ANY_LENGTH);
     let target = fields.text("target", ANY_LENGTH);
@@ -33,14 +34,15 @@ pub async fn receive(droplets: &Droplets, request: Request) -> Answer {
 /// Whatever becomes of it is a 200.
 pub async fn send(droplets: &Droplets, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    let mut fields = body::read(&parts.headers, body).await?;
+    let body = body::whole(body).await?;
+    let mut fields = body::fields(&parts.headers, &body)?;
     let target = fields.text("target", ANY_LENGTH);
     let message_type = fields.word("message_type", &TYPES, None);
     let payload = fields.object("payload", false);
     let priority = fields.word("priority", &PRIORITIES, Some("normal"));
     let retry_count = fields.number("retry_count", 3);
     fields.judged(())?;
-    let payload = payload.as_ref().map_or("{}", |payload| payload.get());
+    let payload = payload.map_or("{}", RawValue::get);
     let relayed = format!(
         r#"{{"target":{},"message_type":"{message_type}","payload":{payload},"priority":"{priority}","retry_count":{retry_count}}}"#,
         Value::String(target.clone())

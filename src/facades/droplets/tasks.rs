@@ -56,7 +56,8 @@ struct Routed<'a> {
 
 pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    let mut fields = body::read(&parts.headers, body).await?;
+    let body = body::whole(body).await?;
+    let mut fields = body::fields(&parts.headers, &body)?;
     let name = fields.text("droplet_name", 1..=255);
     let method = fields.word("method", &METHODS, Some("GET"));
     let path = fields.text("path", 1..=2048);
@@ -89,7 +90,7 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
         droplet: asked.name.as_str().into(),
         method: asked.method.parse().unwrap_or(Method::GET),
         path: asked.path,
-        payload: asked.payload.map(|payload| Bytes::from(String::from(Box::<str>::from(payload)))),
+        payload: asked.payload.map(|payload| body.slice_ref(payload.get().as_bytes())),
         request_id: parts.headers.get("x-request-id").cloned(),
         idempotency_key: parts.headers.get(KEY).cloned(),
     };
@@ -109,11 +110,11 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
     }
 }
 
-struct Asked {
+struct Asked<'a> {
     name: String,
     method: &'static str,
     path: String,
-    payload: Option<Box<RawValue>>,
+    payload: Option<&'a RawValue>,
 }
 
 /// A body that is passed on, and its room until it is gone.
@@ -149,11 +150,11 @@ fn told(record: &Record, body: Option<Box<RawValue>>, room: Room) -> Response {
 }
 
 /// What the key of a request stands for; nothing without one.
-fn once(headers: &HeaderMap, asked: &Asked) -> Result<Option<Once>, Refusal> {
+fn once(headers: &HeaderMap, asked: &Asked<'_>) -> Result<Option<Once>, Refusal> {
     let Some(key) = headers.get(KEY) else { return Ok(None) };
     match key.to_str().map(str::trim) {
         Ok(key) if !key.is_empty() => {
-            let payload = asked.payload.as_deref().map(RawValue::get);
+            let payload = asked.payload.map(RawValue::get);
             Ok(Some(Once::new(key, &asked.name, asked.method, &asked.path, payload)))
         }
         _ => Err(bad_key("string_pattern_mismatch", "Input should be at least 1 visible ASCII character")),
@@ -240,7 +241,7 @@ fn prefers_async(headers: &HeaderMap) -> bool {
 /// 202 once the call is on the disk.
 async fn promise(
     droplets: &Droplets,
-    asked: Asked,
+    asked: Asked<'_>,
     headers: &HeaderMap,
     target_url: String,
     claim: Option<Claim>,
@@ -258,7 +259,7 @@ async fn promise(
         droplet: asked.name,
         method: asked.method.to_owned(),
         path: asked.path,
-        payload: asked.payload,
+        payload: asked.payload.map(ToOwned::to_owned),
         idempotency_key: header(KEY).map(|key| key.trim().to_owned()),
         request_id: header("x-request-id"),
         target_url,
