@@ -187,7 +187,7 @@ async fn attempt(routing: &Routing, promised: &Promised, claim: Option<&Claim>) 
         request_id: header(&promised.request_id),
         idempotency_key: header(&key),
     };
-    match routing.route(&known, call, claim).await {
+    match routing.route(&known, &call, claim).await {
         Ok(_) => Ok(()),
         Err(super::routing::Unrouted::Refused(refused)) => Err((refused.why, refused.retry_after)),
         Err(why @ super::routing::Unrouted::Misled(_)) => {

@@ -7,6 +7,7 @@
 //! | [`probing`] | who answers, and what a status says |
 //! | [`routing`], [`gate`] | one call: attempts, waits, limits, circuit, hold |
 //! | [`idempotency`] | calls that are made once, whoever comes again |
+//! | [`lasting`] | calls that outlive their callers |
 //! | [`later`] | calls whose callers do not wait |
 //! | [`figures`] | what is counted for Prometheus |
 //!
@@ -16,6 +17,7 @@ pub mod directory;
 pub mod figures;
 pub mod gate;
 pub mod idempotency;
+pub mod lasting;
 pub mod later;
 pub mod objects;
 pub mod probing;

@@ -164,7 +164,7 @@ impl Routing {
     }
 
     /// Runs a call to its end. `claim` is the one on its key, where it is to be made once.
-    pub async fn route(&self, known: &Known, call: Call, claim: Option<&Claim>) -> Result<Reply, Unrouted> {
+    pub async fn route(&self, known: &Known, call: &Call, claim: Option<&Claim>) -> Result<Reply, Unrouted> {
         let destination = join(&known.entry.endpoint, &call.path)?;
         let gate = self.gate(known);
         let timeout = self.timeout(known);
@@ -174,7 +174,7 @@ impl Routing {
         self.wait_for_card(known).await.map_err(Unrouted::Refused)?;
         gate.pass(&known.limits, self.clock.now()).map_err(Unrouted::Refused)?;
         let (begun, created_at) = (Instant::now(), self.clock.now());
-        let tried = self.attempts(known, &call, &destination).await;
+        let tried = self.attempts(known, call, &destination).await;
         gate.ended(tried.well(), &known.limits, self.clock.now());
         let reply = self.recorded(call, destination, tried, begun.elapsed(), created_at, timeout);
         self.keep(&reply, claim, self.directory.settings.durable_history).await;
@@ -186,19 +186,19 @@ impl Routing {
     pub async fn route_while_running(
         &self,
         known: &Known,
-        call: Call,
+        call: &Call,
         claim: Option<&Claim>,
     ) -> Result<Reply, Unrouted> {
-        let (begun, created_at, cut) = (Instant::now(), self.clock.now(), call.clone());
+        let (begun, created_at) = (Instant::now(), self.clock.now());
         // Cancel-safe: a call that is cut off is recorded below.
         tokio::select! {
             biased;
             ended = self.route(known, call, claim) => ended,
             () = self.stopping.cancelled() => {
-                let destination = join(&known.entry.endpoint, &cut.path)?;
+                let destination = join(&known.entry.endpoint, &call.path)?;
                 let last = Ended::Hopeless("the orchestrator stopped before the call had ended".to_owned());
                 let tried = Tried { verdict: Verdict::Error, failed: 0, answer: None, last };
-                let reply = self.recorded(cut, destination, tried, begun.elapsed(), created_at, self.timeout(known));
+                let reply = self.recorded(call, destination, tried, begun.elapsed(), created_at, self.timeout(known));
                 self.keep(&reply, None, false).await;
                 Ok(reply)
             }
@@ -251,7 +251,7 @@ impl Routing {
 
     fn recorded(
         &self,
-        call: Call,
+        call: &Call,
         destination: Destination,
         tried: Tried,
         took: Duration,
@@ -263,7 +263,7 @@ impl Routing {
         let taken = tried.answer.map(|answer| (body::read(answer.body), answer.room));
         let (body, room) = taken.unwrap_or_default();
         let mut record = Record {
-            id: call.id,
+            id: call.id.clone(),
             droplet_name: call.droplet.to_string(),
             target_url: destination.shown,
             method: call.method.to_string(),

@@ -1,6 +1,6 @@
 //! A call to a droplet is taken, routed and answered; and what was recorded of others.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use futures::stream;
+use futures::{FutureExt, stream};
 use reqwest::{Method, Url};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -20,6 +20,7 @@ use crate::{
     controllers::droplet::{
         gate::Refused,
         idempotency::{Claim, Known},
+        lasting::Lasting,
         later::{self, Promised},
         routing::{self, Call, Unrouted},
     },
@@ -96,12 +97,14 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
     };
     let work = {
         let routing = routing.clone();
-        async move { routing.route_while_running(&known, call, claim.as_ref()).await }
+        async move { routing.route_while_running(&known, &call, claim.as_ref()).await }
     };
     let ended = match parts.headers.get(CANCEL).is_some_and(|value| value == "1" || value == "true") {
         true => work.await,
-        // A caller that leaves drops only its wait.
-        false => routing.under_way.spawn(work).await.map_err(|_| Refusal::failed("Internal Server Error"))?,
+        false => {
+            let work = AssertUnwindSafe(Lasting::new(&routing.under_way, work));
+            work.catch_unwind().await.map_err(|_| Refusal::failed("Internal Server Error"))?
+        }
     };
     match ended {
         Ok(reply) => Ok(told(&reply.record, reply.body, reply.room)),
