@@ -198,6 +198,10 @@ impl Server {
         server
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Time of the processor so far, of the process that was started.
     pub fn processor(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");

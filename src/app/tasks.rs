@@ -20,6 +20,7 @@ use crate::{
     },
     facades::tasks::{self as facade, Mloc},
     mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff, signed::Signer},
+    registry::RandomIds,
     runtime::{
         registry_objects::RegistryObjects,
         supervisor::{Stage, Supervisor},
@@ -79,7 +80,7 @@ impl Parts {
         let signer = given.token.as_ref().map(|token| Signer::new(token.reveal()));
         let reality = task::Reality {
             bus: bus.clone(),
-            results: results.clone(),
+            results: Arc::new(results.clone()),
             metrics: metrics.clone(),
             signer: signer.clone(),
             outbox: Outbox::new().map_err(StartError::Outbox)?,
@@ -92,8 +93,10 @@ impl Parts {
             bus,
             sockets,
             shutdown: supervisor.token(Stage::Intake),
-            results,
+            results: Arc::new(results.clone()),
+            files: results,
             clock: self.clock.clone(),
+            ids: Arc::new(RandomIds),
             token: given.token.as_ref().map(|token| token.reveal().into()),
             most_bytes: given.most_upload_bytes,
             taking: facade::Taking::default(),

@@ -26,6 +26,7 @@ mod queue;
 mod scenarios;
 mod size;
 mod story;
+mod tasks;
 mod world;
 mod writes;
 
@@ -54,7 +55,9 @@ fn run(seed: u64, bug: Bug) -> Result<Story, Failure> {
     let outcome = runtime.block_on(world::run(seed, bug, story.clone()));
     match outcome {
         Ok(()) => Ok(story),
-        Err(violation) => Err(Failure { seed, violation, story, tried: 1 }),
+        Err(violation) => {
+            Err(Failure { seed, violation, story, tried: 1, replay: "SEED={} cargo test --test sim replay" })
+        }
     }
 }
 
@@ -65,19 +68,32 @@ struct Failure {
     story: Story,
     /// So many seeds had been begun by then.
     tried: u64,
+    /// The command that tells its story.
+    replay: &'static str,
 }
 
 impl Failure {
     fn tell(&self) -> String {
         format!(
-            "{}\n\nseed {}: {}\nreplay: SEED={} cargo test --test sim replay",
-            self.story, self.seed, self.violation, self.seed
+            "{}\n\nseed {}: {}\nreplay: {}",
+            self.story,
+            self.seed,
+            self.violation,
+            self.replay.replace("{}", &self.seed.to_string())
         )
     }
 }
 
 /// Runs seeds on every core until one fails or all have passed; `seed` says which the next one is.
 fn search(seeds: std::ops::Range<u64>, seed: fn(u64) -> u64, bug: Bug) -> Result<u64, Failure> {
+    search_with(seeds, |number| run(seed(number), bug))
+}
+
+/// As [`search`], whatever a number is to run.
+fn search_with(
+    seeds: std::ops::Range<u64>,
+    run: impl Fn(u64) -> Result<Story, Failure> + Sync,
+) -> Result<u64, Failure> {
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicBool::new(false);
     let workers = thread::available_parallelism().map_or(1, usize::from);
@@ -90,7 +106,7 @@ fn search(seeds: std::ops::Range<u64>, seed: fn(u64) -> u64, bug: Bug) -> Result
                         if number >= seeds.end {
                             return None;
                         }
-                        if let Err(failure) = run(seed(number), bug) {
+                        if let Err(failure) = run(number) {
                             failed.store(true, Ordering::Relaxed);
                             return Some(failure);
                         }

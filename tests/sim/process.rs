@@ -124,14 +124,14 @@ async fn run(world: &World) -> ApiError {
 
 /// Compiling the rules of every kind once is enough for all simulations. The objects that define them are a hundred times as
 /// much as all others of a world, and are read at every start: few worlds have them.
-fn kinds(world: &World) -> Kinds {
+pub fn kinds(world: &World) -> Kinds {
     static KINDS: OnceLock<Kinds> = OnceLock::new();
     let kinds = KINDS.get_or_init(|| Kinds::from_crds(&api::crds()).expect("our kinds are sound")).clone();
     if world.size.definitions { kinds } else { kinds.without_definitions() }
 }
 
 /// A task of the process: it ends with it.
-type Task<'a> = LocalBoxFuture<'a, Infallible>;
+pub type Task<'a> = LocalBoxFuture<'a, Infallible>;
 
 fn controllers<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
     let mut tasks = workloads(world, context);
@@ -143,6 +143,16 @@ fn controllers<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> V
         tasks.push(watch_cards(world, context).boxed_local());
     }
     tasks
+}
+
+/// Of a world in which nothing but cards is ours to look after: none without a card.
+pub fn of_cards<'a>(world: &'a World, context: &'a Context<RegistryObjects>) -> Vec<Task<'a>> {
+    match world.has_cards {
+        true => {
+            [cards(world, context), claims(world, context), handoffs(world, context)].into_iter().flatten().collect()
+        }
+        false => Vec::new(),
+    }
 }
 
 async fn controller<R: Mutable>(

@@ -131,7 +131,7 @@ impl World {
         self.violation.borrow().is_some() || self.story.is_endless()
     }
 
-    async fn violation(&self) -> String {
+    pub async fn violation(&self) -> String {
         let mut violation = self.violation.subscribe();
         let found = violation.wait_for(Option::is_some).await.expect("the sender is ours");
         found.clone().expect("waited for it")

@@ -57,6 +57,39 @@ async fn a_worker_that_was_started_anew_gets_its_task_again() {
     eventually("it has it again", DEADLINE, async || (world.ledger.counts()[&ids[0]] == 2).then_some(())).await;
 }
 
+/// It never heard of it, so it is at nothing.
+#[tokio::test]
+async fn a_worker_that_missed_a_task_that_was_cancelled_gets_the_next() {
+    let world = World::start().await;
+    let listens = Arc::new(Notify::new());
+    let _workers = world.workers(1, Manners { listens: Some(listens.clone()), ..Manners::default() }).await;
+    let missed = world.submitted(&document(json!({}))).await;
+    world.status_is(&missed[0], "DISPATCHED").await;
+    let cancel = world.request(reqwest::Method::POST, &format!("/api/v1/tasks/{}/cancel", missed[0]));
+    assert_eq!(super::world::answer(cancel).await.0, 200);
+    world.status_is(&missed[0], "CANCELLED").await;
+    listens.notify_one();
+    let ids = world.submitted(&document(json!({}))).await;
+    world.all_done(&ids).await;
+    assert_eq!(world.ledger.counts().get(&missed[0]), None);
+}
+
+/// What gaia remembers of a worker is not written over what that has said since.
+#[tokio::test]
+async fn a_worker_that_was_started_anew_after_redis_forgot_gets_its_task_again() {
+    let mut world = World::start().await;
+    let mut workers = world.workers(1, Manners::default()).await;
+    let ids = world.submitted(&document(json!({"double": {"hangs": true}}))).await;
+    eventually("the worker has it", DEADLINE, async || world.ledger.counts().get(&ids[0]).copied()).await;
+    world.kill();
+    drop(workers.remove(0));
+    world.redis().stop();
+    world.redis().begin().await;
+    let _again = world.worker("w0", Manners::default()).await;
+    world.begin();
+    eventually("it has it again", DEADLINE, async || (world.ledger.counts()[&ids[0]] == 2).then_some(())).await;
+}
+
 #[tokio::test]
 async fn a_kill_of_gaia_loses_nothing() {
     let mut world = World::start().await;

@@ -15,18 +15,18 @@ use super::{
 };
 
 /// Both at once. A loss of either is told as a loss.
-pub struct BothBuses {
-    pub redis: RedisBus,
+pub struct BothBuses<R = RedisBus> {
+    pub redis: R,
     pub embedded: EmbeddedBus,
 }
 
-impl BothBuses {
+impl<R: Bus> BothBuses<R> {
     fn of(&self, worker: &str) -> &dyn Bus {
         if self.embedded.has(worker) { &self.embedded } else { &self.redis }
     }
 }
 
-impl Bus for BothBuses {
+impl<R: Bus> Bus for BothBuses<R> {
     fn events(&self) -> BoxStream<'static, BusEvent> {
         stream::select(self.redis.events(), self.embedded.events()).boxed()
     }

@@ -192,7 +192,7 @@ pub trait Bus: Send + Sync + 'static {
     /// Writes a state for a worker, and tells it.
     fn mark<'a>(&'a self, worker: &'a str, mark: Mark, at: jiff::Timestamp) -> BoxFuture<'a, BusResult<()>>;
 
-    /// Writes what is known of a worker that the bus has lost, and puts it among the ids.
+    /// Writes what is known of a worker that the bus has lost, and puts it among the ids. What is there stays as it is.
     fn restore<'a>(&'a self, record: &'a WorkerRecord) -> BoxFuture<'a, BusResult<()>>;
 
     /// Removes everything that is kept of a worker, and tells it.

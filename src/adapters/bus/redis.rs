@@ -203,12 +203,12 @@ impl Bus for RedisBus {
     fn restore<'a>(&'a self, record: &'a WorkerRecord) -> BoxFuture<'a, BusResult<()>> {
         async move {
             let mut pipeline = redis::pipe();
-            pipeline
-                .atomic()
-                .hset_multiple(name::worker(&record.id), &wire::hash(record))
-                .ignore()
-                .sadd(name::WORKERS, &record.id)
-                .ignore();
+            pipeline.atomic();
+            // Another process may have registered with this id meanwhile, and knows better.
+            for (field, value) in wire::hash(record) {
+                pipeline.hset_nx(name::worker(&record.id), field, value).ignore();
+            }
+            pipeline.sadd(name::WORKERS, &record.id).ignore();
             self.run(&pipeline).await
         }
         .boxed()

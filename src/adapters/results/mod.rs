@@ -4,7 +4,10 @@
 //! written beside (`<root>/.incoming`), synced, and renamed. Names that lead out of the task's directory are refused, also
 //! through links, for others may write below the root on shared storage.
 
+mod keeping;
 mod logs;
+
+pub use keeping::{Results, SharedResults, envelope};
 
 use std::{
     io,
@@ -145,17 +148,7 @@ impl ResultFiles {
     /// knows whether it can deliver.
     pub async fn posted(&self, task: &str) -> Result<Option<Posted>, FileError> {
         let Some(text) = self.load(task).await? else { return Ok(None) };
-        let Ok(Value::Object(document)) = serde_json::from_slice(&text) else { return Ok(None) };
-        let says = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
-        if says("task_id").as_deref() != Some(task) || !document.contains_key("result") {
-            return Ok(None);
-        }
-        Ok(Some(Posted {
-            path: self.directory(task).join(RESPONSES),
-            size_bytes: text.len() as u64,
-            worker: says("worker_id"),
-            received_at: says("received_at"),
-        }))
+        Ok(envelope(task, &text, self.directory(task).join(RESPONSES)))
     }
 
     /// A file of a task. None: there is none of this name.

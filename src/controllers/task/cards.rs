@@ -9,7 +9,7 @@
 //! A claim lives from when the task has found a worker to when the task neither is with one nor seeks one. A worker is not kept
 //! while a card is waited for: another task may have it until then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -60,7 +60,7 @@ enum Claimed {
 pub struct Cards {
     /// By uuid.
     known: BTreeMap<String, Card>,
-    claims: HashMap<Key, Claimed>,
+    claims: BTreeMap<Key, Claimed>,
     listed: BTreeSet<Key>,
     pub unknown: Unknown,
 }

@@ -89,10 +89,11 @@ impl<O: Objects> Tasks<O> {
         }
     }
 
-    /// Who else is to have the result of a divided task.
-    pub(super) async fn others(&self, task: &Task, key: &Key) -> Option<Destination> {
+    /// Who else is to have the result of a divided task. None: that cannot be told now.
+    pub(super) async fn others(&self, task: &Task, key: &Key) -> Option<Option<Destination>> {
         let document = self.document(task, key).await?;
-        destination::of(&document).filter(|to| !destination::is_ours(&to.url, self.reality.base_url.as_deref()))
+        let base = self.reality.base_url.as_deref();
+        Some(destination::of(&document).filter(|to| !destination::is_ours(&to.url, base)))
     }
 
     pub(super) fn send(&mut self, key: &Key, whole: Value, to: Destination) {

@@ -64,14 +64,17 @@ impl<O: Objects> Tasks<O> {
                 () = tokio::time::sleep_until(due) => Some(Vec::new()),
             };
             let Some(batch) = batch else { return };
-            let mut results = Vec::new();
             for news in batch {
-                self.take(news, &mut results);
+                self.take(news);
             }
             if self.unknown.tasks || self.unknown.workers || self.view.cards.unknown.any() {
                 continue;
             }
-            self.deliver(results).await;
+            if self.next_reading.is_some_and(|at| at <= Instant::now()) {
+                self.next_reading = None;
+                self.stored.extend(self.unread.drain(..).map(Some));
+            }
+            self.deliver().await;
             self.hear().await;
             self.pass().await;
             self.count();
@@ -110,26 +113,29 @@ impl<O: Objects> Tasks<O> {
             let wait = at.duration_since(now);
             Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
-        [retry, self.next_look, Some(self.next_sweep)]
+        [retry, self.next_look, self.next_reading, Some(self.next_sweep)]
             .into_iter()
             .flatten()
             .min()
             .unwrap_or_else(|| Instant::now() + IDLE)
     }
 
-    fn take(&mut self, news: News, results: &mut Vec<Option<String>>) {
+    fn take(&mut self, news: News) {
         match news {
-            News::Task(event) => self.take_task(*event, results),
+            News::Task(event) => self.take_task(*event),
             News::Worker(event) => self.take_worker(*event),
             News::Card(event) => self.view.cards.take_card(*event),
             News::Claim(event) => self.dirty.extend(self.view.cards.take_claim(*event)),
             News::Bus(event) if self.heard.len() < MOST_HEARD => self.heard.push(event),
             News::Bus(_) => self.look_soon(),
-            News::Stored(task) => results.push(task),
+            // One is enough to look at everything.
+            News::Stored(None) if self.stored.contains(&None) => {}
+            News::Stored(_) if self.stored.len() >= MOST_HEARD => self.stored = vec![None],
+            News::Stored(task) => self.stored.push(task),
         }
     }
 
-    fn take_task(&mut self, event: Event<Task>, results: &mut Vec<Option<String>>) {
+    fn take_task(&mut self, event: Event<Task>) {
         match event {
             Event::Init => self.unknown.seen.clear(),
             Event::InitApply(task) => {
@@ -146,7 +152,7 @@ impl<O: Objects> Tasks<O> {
                 self.dirty.extend(self.view.keys().cloned());
                 // What was said before this process began may have been missed.
                 self.look_soon();
-                results.push(None);
+                self.stored.push(None);
             }
             Event::Apply(task) => self.put(task.into()),
             Event::Delete(task) => {

@@ -165,7 +165,8 @@ impl<O: Objects> Tasks<O> {
         result
     }
 
-    /// What the worker gets: of a task that depends on others with their results in it.
+    /// What the worker gets: of a task that depends on others with their results in it. None: not now, for one of them cannot
+    /// be read.
     pub(super) async fn document(&self, task: &Task, key: &Key) -> Option<Value> {
         let document = serde_json::to_value(&task.spec.document).ok()?;
         if task.spec.depends_on.is_empty() {
@@ -175,8 +176,8 @@ impl<O: Objects> Tasks<O> {
         for name in &task.spec.depends_on {
             let on = (key.0.clone(), name.clone());
             let stored = self.reality.results.load(&wire_id(&on)).await;
-            let stored = stored.inspect_err(|error| warn!(task = on.1, %error, "a result cannot be read"));
-            let read = stored.ok().flatten().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            let stored = stored.inspect_err(|error| warn!(task = on.1, %error, "a result cannot be read")).ok()?;
+            let read = stored.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
             let read = read.map(|read| self.opened(read, &wire_id(&on)));
             if let Some((read, upstream)) = read.zip(self.view.task(&on)) {
                 let name = &upstream.spec.document.metadata.name;

@@ -1,19 +1,20 @@
 //! What the bus and the results tell, made into statuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future;
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    Tasks, transition,
+    LOOK, Tasks, transition,
     view::{Key, key_from_wire, wire_id},
 };
 use crate::{
     adapters::{
         bus::{BusEvent, Mark, Release, TaskEvent, TaskNews, WorkerNews},
-        results::Posted,
+        results::{FileError, Posted},
     },
     api::task::{Artifact, Task, TaskPhase, TaskStatus},
     runtime::objects::Objects,
@@ -148,32 +149,38 @@ impl<O: Objects> Tasks<O> {
         }
     }
 
-    /// Results were stored, of these tasks; none: of any that a worker has.
-    pub(super) async fn deliver(&mut self, tasks: Vec<Option<String>>) {
-        if tasks.is_empty() {
-            return;
+    /// Takes the results that were stored. One that cannot be read or recorded now is looked at again.
+    pub(super) async fn deliver(&mut self) {
+        let stored = std::mem::take(&mut self.stored);
+        let mut keys: BTreeSet<Key> = stored.iter().flatten().map(|id| key_from_wire(id)).collect();
+        if stored.iter().any(Option::is_none) {
+            keys.extend(self.view.held().values().flatten().cloned());
         }
-        let keys: Vec<Key> = match tasks.iter().any(Option::is_none) {
-            true => self.view.held().values().flatten().cloned().collect(),
-            false => tasks.into_iter().flatten().map(|id| key_from_wire(&id)).collect(),
-        };
         let now = self.clock.now();
         let mut changes = BTreeMap::new();
         for key in keys {
-            if let Some(posted) = self.posted(&key).await
-                && let Some(task) = self.view.task(&key)
-                && let Some(status) = transition::delivered(task, &posted, now)
-            {
-                changes.insert(key, status);
+            let Some(task) = self.view.task(&key) else { continue };
+            match self.posted(&key).await {
+                Ok(posted) => {
+                    let status = posted.and_then(|posted| transition::delivered(task, &posted, now));
+                    changes.extend(status.map(|status| (key, status)));
+                }
+                Err(_) => self.unread.push(wire_id(&key)),
             }
         }
         self.add_artifacts(&mut changes).await;
-        self.write(changes.into_iter().collect()).await;
+        let wanted: Vec<Key> = changes.keys().cloned().collect();
+        let written = self.write(changes.into_iter().collect()).await;
+        // Nobody tells of it a second time.
+        self.unread.extend(wanted.iter().filter(|key| !written.contains(key)).map(wire_id));
+        if !self.unread.is_empty() {
+            self.next_reading.get_or_insert_with(|| Instant::now() + LOOK);
+        }
     }
 
-    pub(super) async fn posted(&self, key: &Key) -> Option<Posted> {
+    pub(super) async fn posted(&self, key: &Key) -> Result<Option<Posted>, FileError> {
         let posted = self.reality.results.posted(&wire_id(key)).await;
-        posted.inspect_err(|error| warn!(task = key.1, %error, "a result cannot be read")).ok().flatten()
+        posted.inspect_err(|error| warn!(task = key.1, %error, "a result cannot be read"))
     }
 
     /// Of tasks that are done, what lies beside their results.

@@ -47,7 +47,7 @@ use crate::{
     adapters::{
         bus::{BusEvent, SharedBus},
         outbox::Outbox,
-        results::ResultFiles,
+        results::SharedResults,
     },
     api::task::{Task, TaskStatus},
     mloc::{amounts::MemoryReading, needs::Weights, retry::Backoff, signed::Signer},
@@ -80,7 +80,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Reality {
     pub bus: SharedBus,
-    pub results: ResultFiles,
+    pub results: SharedResults,
     pub metrics: TaskMetrics,
     /// Of URLs that lead to artifacts, where callers must show a token.
     pub signer: Option<Signer>,
@@ -92,12 +92,17 @@ pub struct Reality {
 
 /// Starts the loop.
 pub fn spawn<O: Objects>(context: &Context<O>, reality: Reality, supervisor: &mut Supervisor) {
-    let tasks = Tasks::new(context.objects.clone(), context.recorder.clone(), context.clock.clone(), reality);
+    let running = run(context, reality);
     supervisor.spawn(Stage::Controllers, "task-controller", |shutdown| async move {
         // A pass that is cut off leaves every write whole; what was written and not published is found at the next start.
-        shutdown.run_until_cancelled_owned(tasks.run()).await;
+        shutdown.run_until_cancelled_owned(running).await;
         Ok::<(), Infallible>(())
     });
+}
+
+/// The loop itself. It ends only when it is dropped, at any point.
+pub fn run<O: Objects>(context: &Context<O>, reality: Reality) -> impl Future<Output = ()> + Send + use<O> {
+    Tasks::new(context.objects.clone(), context.recorder.clone(), context.clock.clone(), reality).run()
 }
 
 struct Tasks<O: Objects> {
@@ -120,8 +125,16 @@ struct Tasks<O: Objects> {
     retries: BTreeMap<Key, Timestamp>,
     /// How often a dispatch was repeated, and when it is the next time.
     reminders: HashMap<Key, silence::Reminder>,
+    /// Since when workers say nothing of what they were given and nobody waits for any more.
+    silent: HashMap<String, Instant>,
     /// What the bus told before everything was known.
     heard: Vec<BusEvent>,
+    /// Whose results were stored; none: several may have been.
+    stored: Vec<Option<String>>,
+    /// Whose results could not be read or recorded, and are looked at again.
+    unread: Vec<String>,
+    /// When they are.
+    next_reading: Option<Instant>,
     /// Results that are on their way to others.
     outgoing: delivering::Outgoing,
     unknown: Listed,
@@ -148,7 +161,11 @@ impl<O: Objects> Tasks<O> {
             replaced: BTreeSet::new(),
             retries: BTreeMap::new(),
             reminders: HashMap::new(),
+            silent: HashMap::new(),
             heard: Vec::new(),
+            stored: Vec::new(),
+            unread: Vec::new(),
+            next_reading: None,
             outgoing: delivering::Outgoing::default(),
             unknown: Listed::default(),
             next_look: None,

@@ -334,7 +334,7 @@ mod tests {
         let (recorder, _inbox) = Recorder::new(clock.clone(), RuntimeMetrics::default());
         let reality = super::super::Reality {
             bus: Arc::new(EmbeddedBus::new(Duration::from_secs(120))),
-            results: ResultFiles::new(directory).expect("a directory"),
+            results: Arc::new(ResultFiles::new(directory).expect("a directory")),
             metrics: Default::default(),
             signer: None,
             outbox: crate::adapters::outbox::Outbox::new().expect("a client"),

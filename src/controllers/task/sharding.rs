@@ -5,7 +5,7 @@
 //! are done their results become one; when one has failed for good, the other parts are cancelled, and then the whole has. A whole
 //! that has ended is not looked after any more, so its parts are told before.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -24,6 +24,9 @@ use crate::{
     registry::Reason,
     runtime::objects::Objects,
 };
+
+/// From a result that cannot be stored to the next attempt. It goes out to others again with each.
+const KEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Of part `index`.
 pub fn part_name(parent: &str, index: u32) -> String {
@@ -142,9 +145,12 @@ impl<O: Objects> Tasks<O> {
     }
 
     async fn make(&mut self, task: &Task, key: &Key, total: u32, missing: &[u32]) {
-        let document = self.document(task, key).await;
+        let Some(document) = self.document(task, key).await else {
+            self.retries.insert(key.clone(), self.clock.now() + super::LOOK);
+            return;
+        };
         // It was divided into so many before: it is again.
-        let Some(documents) = document.and_then(|document| self.parts(&document, total)) else {
+        let Some(documents) = self.parts(&document, total) else {
             let status = transition::divided_failed(task, "its data cannot be divided any more", self.clock.now());
             self.write(vec![(key.clone(), status)]).await;
             return;
@@ -173,7 +179,14 @@ impl<O: Objects> Tasks<O> {
         let mut results = Vec::new();
         for part in self.view.parts(key).values() {
             let id = wire_id(&(key.0.clone(), part.metadata.name.clone().unwrap_or_default()));
-            let text = self.reality.results.load(&id).await.ok().flatten();
+            let text = match self.reality.results.load(&id).await {
+                Ok(text) => text,
+                Err(error) => {
+                    warn!(task = id, %error, "the result of a part cannot be read");
+                    self.retries.insert(key.clone(), self.clock.now() + super::LOOK);
+                    return;
+                }
+            };
             if let Some(document) = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok()) {
                 results.push(placeholders::wrapped(document));
             }
@@ -187,17 +200,23 @@ impl<O: Objects> Tasks<O> {
         }
         let whole = aggregate(&wire_id(key), &results, &stamp(now));
         match self.others(task, key).await {
-            Some(to) => self.send(key, whole, to),
-            None => self.keep_whole(task, key, &whole, None).await,
+            Some(Some(to)) => self.send(key, whole, to),
+            Some(None) => self.keep_whole(task, key, &whole, None).await,
+            None => drop(self.retries.insert(key.clone(), self.clock.now() + super::LOOK)),
         }
     }
 
-    /// The result of a divided task is stored, and it is done.
+    /// The result of a divided task is stored, and it is done. Where it cannot be stored its parts' are gathered again later.
     pub(super) async fn keep_whole(&mut self, task: &Task, key: &Key, whole: &Value, undelivered: Option<&str>) {
-        if let Err(error) = self.reality.results.store(&wire_id(key), whole).await {
+        let stored = self.reality.results.store(&wire_id(key), whole).await;
+        let stored = stored.inspect_err(|error| {
             warn!(task = key.1, %error, "the results of a task's parts cannot be stored as one");
-        }
+        });
         let posted = self.posted(key).await;
+        let (Ok(_), Ok(posted)) = (stored, posted) else {
+            self.retries.insert(key.clone(), self.clock.now() + KEEP_AGAIN);
+            return;
+        };
         let status = transition::gathered(task, posted.as_ref(), undelivered, self.clock.now());
         self.write(vec![(key.clone(), status)]).await;
     }

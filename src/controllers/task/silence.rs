@@ -18,6 +18,9 @@ use crate::{adapters::bus::WorkerRecord, runtime::objects::Objects};
 const FIRST: Duration = Duration::from_secs(2);
 const GREATEST: Duration = Duration::from_secs(15);
 
+/// Who has not begun by then what nobody waits for any more has never heard of it, and is free.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
+
 /// When a dispatch is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reminder {
@@ -80,9 +83,17 @@ impl<O: Objects> Tasks<O> {
         // No answer says nothing of anybody.
         let Ok(roll) = self.reality.bus.roll(&workers).await else { return };
         let record = |worker: &str| roll.iter().find(|record| record.id == worker);
-        self.view
-            .occupied
-            .retain(|worker, key| record(worker).is_none_or(|record| seen(record, &wire_id(key)) != Seen::Ended));
+        let at = Instant::now();
+        let mut silent = std::mem::take(&mut self.silent);
+        self.view.occupied.retain(|worker, key| {
+            let Some(seen) = record(worker).map(|record| seen(record, &wire_id(key))) else { return true };
+            if seen != Seen::NotYet {
+                return seen != Seen::Ended;
+            }
+            let since = *silent.entry(worker.clone()).or_insert(at);
+            self.silent.insert(worker.clone(), since);
+            at.duration_since(since) < BEGINS_WITHIN
+        });
         for (worker, key) in &self.view.occupied {
             self.release(worker, key, None).await;
         }
@@ -92,6 +103,13 @@ impl<O: Objects> Tasks<O> {
         for (worker, key) in held {
             let Some((record, task)) = record(&worker).zip(self.view.task(&key)) else { continue };
             let reminder = reminders.remove(&key).unwrap_or_else(|| Reminder::first(now));
+            // Known here before it is known of the worker's object: another process must not be told of this attempt.
+            let meant = task.status.as_ref().and_then(|status| status.assigned_incarnation.as_ref());
+            if meant.zip(record.started_at.as_ref()).is_some_and(|(meant, now)| meant != now) {
+                let error = format!("worker {worker} was started anew");
+                changes.extend(transition::lost(task, &error, now).map(|status| (key, status)));
+                continue;
+            }
             let mut keep = reminder;
             match seen(record, &wire_id(&key)) {
                 Seen::Began => {
@@ -108,11 +126,12 @@ impl<O: Objects> Tasks<O> {
                 Seen::Ended => {
                     warn!(task = key.1, worker, "how the task ended was not heard");
                     let error = "the worker ended it, and how was not heard";
-                    let status = match self.posted(&key).await {
-                        Some(posted) => transition::delivered(task, &posted, now),
-                        None => transition::lost(task, error, now),
-                    };
-                    changes.extend(status.map(|status| (key.clone(), status)));
+                    // One that cannot be read now may be read at the next look.
+                    if let Ok(posted) = self.posted(&key).await {
+                        let delivered = posted.and_then(|posted| transition::delivered(task, &posted, now));
+                        let status = delivered.or_else(|| transition::lost(task, error, now));
+                        changes.extend(status.map(|status| (key.clone(), status)));
+                    }
                 }
             }
             self.reminders.insert(key, keep);

@@ -273,9 +273,19 @@ pub fn succeeded(task: &Task, worker: Option<&str>, dispatch: Option<&str>, now:
     Some(done(task, worker, now))
 }
 
-/// Its result has come in, which is as good as the word of its worker.
+/// Its result has come in, which is as good as the word of its worker. None: it is known, or another's than the task is with by
+/// now: of an attempt that was stored, and failed because nobody answered that.
 pub fn delivered(task: &Task, posted: &Posted, now: Timestamp) -> Option<TaskStatus> {
     let status = task.status.as_ref();
+    let whose = status.and_then(|status| match status.phase {
+        TaskPhase::Dispatched => holder(task),
+        TaskPhase::Done => status.assigned_worker.as_deref(),
+        TaskPhase::Pending | TaskPhase::Waiting => status.last_failed_worker.as_deref(),
+        TaskPhase::Failed | TaskPhase::Cancelled => None,
+    });
+    if whose.zip(posted.worker.as_deref()).is_some_and(|(whose, by)| whose != by) {
+        return None;
+    }
     if status.is_some_and(|status| {
         status.result.is_some() || matches!(status.phase, TaskPhase::Failed | TaskPhase::Cancelled)
     }) {

@@ -90,12 +90,12 @@ pub struct View {
     /// Of tasks that are divided, by their places.
     parts: HashMap<Key, BTreeMap<u32, Key>>,
     /// By the worker that has them.
-    held: HashMap<String, BTreeSet<Key>>,
+    held: BTreeMap<String, BTreeSet<Key>>,
     /// Those that may go to a worker now.
     pub seeking: BTreeSet<Key>,
     workers: BTreeMap<String, Hand>,
     /// Workers that are at work on something that is no task of theirs any more, until they say that they are idle.
-    pub occupied: HashMap<String, Key>,
+    pub occupied: BTreeMap<String, Key>,
     /// Workers that have said that they end: their objects say so a moment later.
     pub leaving: BTreeSet<String>,
     reading: MemoryReading,
@@ -122,7 +122,7 @@ impl View {
     }
 
     /// Every worker that has a task, with its tasks.
-    pub fn held(&self) -> &HashMap<String, BTreeSet<Key>> {
+    pub fn held(&self) -> &BTreeMap<String, BTreeSet<Key>> {
         &self.held
     }
 
@@ -242,6 +242,11 @@ impl View {
         };
         if self.workers.get(&id) == Some(&hand) {
             return Vec::new();
+        }
+        // Another process is at nothing yet, whether it was heard to register or not.
+        if self.workers.get(&id).is_some_and(|before| before.incarnation != hand.incarnation) {
+            self.occupied.remove(&id);
+            self.leaving.remove(&id);
         }
         let tasks = self.held.get(&id).into_iter().flatten().cloned().collect();
         self.workers.insert(id, hand);

@@ -7,7 +7,12 @@
 
 pub mod decide;
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -56,6 +61,21 @@ pub fn spawn<O: Objects>(
     metrics: TaskMetrics,
     supervisor: &mut Supervisor,
 ) {
+    let running = run(context, bus, settings, metrics);
+    supervisor.spawn(Stage::Controllers, "worker-controller", |shutdown| async move {
+        // A look that is cut off leaves whole objects.
+        shutdown.run_until_cancelled_owned(running).await;
+        Ok::<(), Infallible>(())
+    });
+}
+
+/// The loop itself. It ends only when it is dropped, at any point.
+pub fn run<O: Objects>(
+    context: &Context<O>,
+    bus: SharedBus,
+    settings: Settings,
+    metrics: TaskMetrics,
+) -> impl Future<Output = ()> + Send + use<O> {
     let workers = Workers {
         objects: context.objects.clone(),
         bus,
@@ -66,11 +86,7 @@ pub fn spawn<O: Objects>(
         heartbeats: HashMap::new(),
         trusted_from: None,
     };
-    supervisor.spawn(Stage::Controllers, "worker-controller", |shutdown| async move {
-        // A look that is cut off leaves whole objects.
-        shutdown.run_until_cancelled_owned(workers.run()).await;
-        Ok::<(), Infallible>(())
-    });
+    workers.run()
 }
 
 struct Workers<O: Objects> {
@@ -119,8 +135,9 @@ impl<O: Objects> Workers<O> {
         let known = self.objects.list::<Worker>(Some(NAMESPACE)).await?;
         let ids: Vec<String> = known.iter().map(|worker| worker.id()).collect();
         let now = self.clock.now();
-        let seen = async { Ok::<_, BusError>((self.bus.remembers().await?, self.bus.roll(&ids).await?)) };
-        let Ok((remembers, roll)) = seen.await else {
+        // In this order: data that goes between the two is missed, and no roll without it is believed.
+        let seen = async { Ok::<_, BusError>((self.bus.roll(&ids).await?, self.bus.remembers().await?)) };
+        let Ok((roll, remembers)) = seen.await else {
             self.trusted_from = None;
             return Ok(());
         };
@@ -129,7 +146,7 @@ impl<O: Objects> Workers<O> {
             let grace = SignedDuration::try_from(self.settings.heartbeat_ttl / 2).unwrap_or_default();
             self.trusted_from = Some(now + grace);
         }
-        let mut records: HashMap<&str, &WorkerRecord> = roll.iter().map(|r| (r.id.as_str(), r)).collect();
+        let mut records: BTreeMap<&str, &WorkerRecord> = roll.iter().map(|r| (r.id.as_str(), r)).collect();
         for worker in &known {
             let id = worker.id();
             let record = records.remove(id.as_str());
@@ -146,12 +163,18 @@ impl<O: Objects> Workers<O> {
             let life = self.life(&id, record, worker, now);
             self.write(worker, record, life, now).await?;
         }
+        let mut somebody_came = false;
         for (id, record) in records.into_iter().filter(|(_, record)| record.registered) {
+            somebody_came = true;
             let made = self.make(id).await?;
             let life = self.life(id, Some(record), &made, now);
             self.write(&made, Some(record), life, now).await?;
         }
-        if !remembers && let Err(error) = self.bus.remember().await {
+        // Whoever came may have been read before the loss: the next look writes it back as well.
+        if !remembers
+            && !somebody_came
+            && let Err(error) = self.bus.remember().await
+        {
             warn!(%error, "the bus could not be marked as ours");
         }
         Ok(())

@@ -52,7 +52,7 @@ pub async fn take(mloc: &Mloc, task: &str, request: Request) -> Answer {
         }
         // A part without a name is a text.
         let Some(name) = field.file_name().map(str::to_owned) else { return Err(no_file()) };
-        let path = mloc.results.upload(task, &name, field, mloc.most_bytes).await?;
+        let path = mloc.files.upload(task, &name, field, mloc.most_bytes).await?;
         return ok(&json!({"ok": true, "path": path}));
     }
 }
@@ -93,7 +93,7 @@ pub async fn give(mloc: &Mloc, task: &str, name: &str, headers: &HeaderMap) -> A
     if name.contains('/') {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "Not Found"));
     }
-    let found = mloc.results.find(task, name).await?;
+    let found = mloc.files.find(task, name).await?;
     let path = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "artifact not found"))?;
     let unreadable = |error: std::io::Error| Refusal::failed(format!("cannot read {name}: {error}"));
     let mut file = tokio::fs::File::open(&path).await.map_err(unreadable)?;

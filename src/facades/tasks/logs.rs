@@ -22,7 +22,7 @@ pub async fn list(mloc: &Mloc, id: &str) -> Answer {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "task not found"));
     }
     let mut found = Vec::new();
-    for (name, file) in mloc.results.logs(id).await {
+    for (name, file) in mloc.files.logs(id).await {
         let Some(attempt) = name.strip_suffix(ENDING).map(str::to_owned) else { continue };
         let made = file.created().or_else(|_| file.modified()).unwrap_or(UNIX_EPOCH);
         found.push((made, attempt, file.len()));
@@ -35,7 +35,7 @@ pub async fn list(mloc: &Mloc, id: &str) -> Answer {
 
 pub async fn give(mloc: &Mloc, id: &str, attempt: &str, uri: &Uri) -> Answer {
     let from = from(uri)?;
-    let path = mloc.results.log(id, &format!("{attempt}{ENDING}")).await?;
+    let path = mloc.files.log(id, &format!("{attempt}{ENDING}")).await?;
     let path = path.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "log not found"))?;
     let unreadable = |error: std::io::Error| Refusal::failed(format!("cannot read the log {attempt}: {error}"));
     let mut file = tokio::fs::File::open(&path).await.map_err(unreadable)?;

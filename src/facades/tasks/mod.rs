@@ -38,11 +38,11 @@ use super::reply::{Answer, Refusal, ok};
 use crate::{
     adapters::{
         bus::{SharedBus, embedded::EmbeddedBus, stamp},
-        results::{FileError, ResultFiles},
+        results::{FileError, ResultFiles, SharedResults},
     },
     api::task::Task,
     mloc::{names, signed::Signer},
-    registry::ObjectName,
+    registry::{Ids, ObjectName},
     runtime::clock::Clock,
     runtime::objects::Objects,
     runtime::registry_objects::RegistryObjects,
@@ -61,8 +61,12 @@ pub struct Mloc {
     pub sockets: EmbeddedBus,
     /// When connections are to end.
     pub shutdown: CancellationToken,
-    pub results: ResultFiles,
+    pub results: SharedResults,
+    /// Artifacts and logs, beside the results.
+    pub files: ResultFiles,
     pub clock: Arc<dyn Clock>,
+    /// What tasks are called.
+    pub ids: Arc<dyn Ids>,
     /// The bearer token that every call but `/healthz` must show. None: nobody is asked.
     pub token: Option<Arc<str>>,
     /// Of an artifact.

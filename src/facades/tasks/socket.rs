@@ -126,11 +126,11 @@ async fn keep(mloc: &Mloc, log: &TaskLog) {
     if !is_kept(mloc, &log.task).await {
         return;
     }
-    if let Err(error) = mloc.results.append_log(log).await {
+    if let Err(error) = mloc.files.append_log(log).await {
         warn!(task = log.task, %error, "what a task printed cannot be kept");
     }
     if !is_kept(mloc, &log.task).await
-        && let Err(error) = mloc.results.remove(&log.task).await
+        && let Err(error) = mloc.files.remove(&log.task).await
     {
         warn!(task = log.task, %error, "what a task printed that is deleted cannot be removed");
     }

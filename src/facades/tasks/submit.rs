@@ -90,7 +90,7 @@ pub fn json_of(body: &[u8]) -> Result<Value, Refusal> {
 }
 
 fn tasks(mloc: &Mloc, yaml: &str, steps: Vec<Step>) -> Result<Vec<Task>, Refusal> {
-    let ids: Vec<String> = steps.iter().map(|_| uuid::Uuid::new_v4().to_string()).collect();
+    let ids: Vec<String> = steps.iter().map(|_| mloc.ids.uid()).collect();
     let now = mloc.clock.now();
     let mut tasks = Vec::with_capacity(steps.len());
     for (n, step) in steps.into_iter().enumerate() {

@@ -361,7 +361,7 @@ fn mloc(
     let signer = Some(Signer::new(TOKEN));
     let reality = controllers::task::Reality {
         bus: bus.clone(),
-        results: results.clone(),
+        results: Arc::new(results.clone()),
         metrics: metrics.clone(),
         signer: signer.clone(),
         outbox: Outbox::new().expect("a client"),
@@ -377,7 +377,9 @@ fn mloc(
         bus,
         sockets,
         shutdown: shutdown.clone(),
-        results,
+        results: Arc::new(results.clone()),
+        files: results,
+        ids: Arc::new(SeededIds::new(6)),
         clock: context.clock.clone(),
         token: Some(TOKEN.into()),
         most_bytes: 1 << 20,

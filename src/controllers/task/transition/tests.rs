@@ -184,3 +184,14 @@ fn what_failed_with_another_comes_back_with_it() {
     task.status = Some(invalid(&task, "boom", at(1)));
     assert_eq!(next(&task, &[Upstream::Done], at(1)), Next::Stay, "it failed by itself");
 }
+
+/// It was stored in an attempt that failed all the same, for nobody answered; another worker has the task now.
+#[test]
+fn a_result_of_another_worker_than_the_task_is_with_is_none() {
+    let failed = failed(&running(), Some("w1"), None, "boom", &Backoff::default(), at(1)).expect("it was its to say");
+    assert!(delivered(&with(failed.clone()), &posted(), at(2)).is_some(), "nobody else has it");
+    let elsewhere = with(dispatched(&with(failed), "w2", Some("i2"), at(20)));
+    assert_eq!(delivered(&elsewhere, &posted(), at(21)), None);
+    let anonymous = Posted { worker: None, ..posted() };
+    assert!(delivered(&elsewhere, &anonymous, at(21)).is_some(), "who does not say who it is, is believed");
+}
