@@ -304,9 +304,16 @@ fn done(world: &TaskWorld, task: &Task, status: &TaskStatus) -> Result<(), Strin
     let ledger = world.ledger();
     let delivers = task.spec.document.spec.rest.get("output").is_some();
     if assigned != MULTI && !delivers {
-        let ran = |run: &&Run| run.task == name && run.worker == assigned && run.end == End::Succeeded;
-        let run = ledger.runs.iter().find(ran).ok_or_else(|| format!("{assigned} has not done it"))?;
-        if run.attempt.is_some() && !ledger.runs.iter().filter(ran).any(|run| run.attempt == status.attempt_token) {
+        // Killed before it heard that its result had been taken, a run has done it too.
+        let handed_in = world.kept().get(&name).and_then(|kept| kept["result"]["run"].as_u64());
+        let ran: Vec<&Run> = (0..)
+            .zip(&ledger.runs)
+            .filter(|(number, run)| run.end == End::Succeeded || Some(*number) == handed_in)
+            .map(|(_, run)| run)
+            .filter(|run| run.task == name && run.worker == assigned)
+            .collect();
+        let run = ran.first().ok_or_else(|| format!("{assigned} has not done it"))?;
+        if run.attempt.is_some() && !ran.iter().any(|run| run.attempt == status.attempt_token) {
             return Err(format!("attempt {:?} has not done it", status.attempt_token));
         }
     }
