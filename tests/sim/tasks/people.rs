@@ -159,22 +159,22 @@ impl People {
     async fn cancel(&mut self, world: &TaskWorld) {
         let Some(id) = self.some(world) else { return };
         let scope = if world.below(4) == 0 { "?scope=submission" } else { "" };
+        // Nobody knows which were, before the answer comes. It may never: peace comes in the middle of a question too.
+        let doubted: Vec<String> = {
+            let mut ledger = world.ledger();
+            let open: Vec<String> =
+                self.known.iter().filter(|known| !ledger.cancelled.contains_key(*known)).cloned().collect();
+            ledger.cancelled.extend(open.iter().map(|known| (known.clone(), Wish::Perhaps)));
+            open
+        };
         let answer = world.ask("POST", &format!("/api/v1/tasks/{id}/cancel{scope}"), Value::Null).await;
         world.tell(format_args!("cancel {id}{scope}: {answer:?}"));
         let told = answer.filter(|(status, _)| status.is_success()).map(|(_, body)| body["cancelled"].clone());
+        let Some(ids) = told.as_ref().and_then(Value::as_array) else { return };
         let mut ledger = world.ledger();
-        match told.as_ref().and_then(Value::as_array) {
-            Some(ids) => {
-                for id in ids.iter().filter_map(Value::as_str) {
-                    ledger.cancelled.entry(id.to_owned()).or_insert(Wish::Told(world.world.clock.now()));
-                }
-            }
-            // Nobody knows which were.
-            None => {
-                for id in &self.known {
-                    ledger.cancelled.entry(id.clone()).or_insert(Wish::Perhaps);
-                }
-            }
+        ledger.cancelled.retain(|known, _| !doubted.contains(known));
+        for id in ids.iter().filter_map(Value::as_str) {
+            ledger.cancelled.entry(id.to_owned()).or_insert(Wish::Told(world.world.clock.now()));
         }
     }
 
