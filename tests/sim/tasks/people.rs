@@ -3,6 +3,8 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use gaia::api::worker::Worker;
+use kube::ResourceExt;
 use serde_json::Value;
 use tokio::{
     task::AbortHandle,
@@ -16,6 +18,7 @@ use super::{
     workers::{self, Generation, Manners},
     world::TaskWorld,
 };
+use crate::oracle::stored;
 
 /// Workers that are told apart by how they are; the last is one of ours.
 const PLACES: [&str; 5] = ["first", "later", "large", "slow", "own"];
@@ -193,9 +196,13 @@ impl People {
         }
     }
 
-    /// Those that ended by themselves are started again, as their hosts do.
+    /// Those that ended by themselves are started again, as their hosts do; and by hand those of MLOC's that nobody knows: they say
+    /// what they have once, when they begin, and Redis may have forgotten it before anybody had read it.
     pub fn look_after(&mut self, world: &TaskWorld) {
-        for place in self.places.iter_mut().filter(|place| place.is_empty()) {
+        let workers = stored::<Worker>(&world.world, "workers");
+        let is_unknown =
+            |id: &str| workers.as_ref().is_some_and(|all| all.iter().all(|worker| worker.name_any() != id));
+        for place in self.places.iter_mut().filter(|place| place.is_empty() || is_unknown(place.id)) {
             place.start(world);
         }
     }
