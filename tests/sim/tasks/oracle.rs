@@ -63,6 +63,8 @@ pub struct Ledger {
     pub runs: Vec<Run>,
     /// Told to a worker once at least.
     told: BTreeSet<(String, String)>,
+    /// Handed out first while a card had not been read.
+    before_cards: BTreeSet<(String, String)>,
     /// Acknowledged to who submitted.
     pub submitted: BTreeSet<String>,
     pub cancelled: BTreeMap<String, Wish>,
@@ -174,7 +176,10 @@ pub fn before_dispatch(world: &TaskWorld, dispatch: &Dispatch) {
         };
         // Whose a worker's card is is not known before it has been read once.
         let is_read = |gpu: &std::sync::Arc<Gpu>| gpu.status.as_ref().is_some_and(|status| status.uuid.is_some());
-        if cards.iter().all(is_read) && !cards.iter().any(holds) {
+        let attempt = (dispatch.task.clone(), stamp(dispatch.dispatched_at));
+        if !cards.iter().all(is_read) {
+            world.ledger().before_cards.insert(attempt);
+        } else if !cards.iter().any(holds) && !world.ledger().before_cards.contains(&attempt) {
             fault("and holds no card".to_owned());
         }
     }
