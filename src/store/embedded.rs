@@ -109,10 +109,11 @@ impl EmbeddedStore {
         }
     }
 
-    /// Refuses further writes, waits until those queued are committed and releases the engine (and its directory).
+    /// Refuses further writes, those that wait for a place in the queue too, waits until those queued are committed and releases the engine (and its directory).
     /// Watches tell what is left and then `Closed`; reads still answer. Blocks for about one commit.
     pub fn close(&self) {
         self.shared.end();
+        self.places.close();
         match &self.committing {
             Committing::Writers(committer) => {
                 if let Some(mut committer) = lock(committer).take() {
@@ -154,7 +155,7 @@ impl EmbeddedStore {
         }
         match timeout(self.patience, self.places.clone().acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) => unreachable!("the semaphore is never closed"),
+            Ok(Err(_)) => Err(StoreError::Closed),
             Err(_) => Err(self.silent()),
         }
     }

@@ -183,6 +183,26 @@ async fn a_silent_disk_is_reported_and_the_queue_is_bounded() {
     assert_eq!(store.get(&key("b")).await.unwrap(), None);
 }
 
+/// The disk may be silent for good: who has no place yet is not kept until it speaks.
+#[tokio::test]
+async fn closing_refuses_who_waits_for_a_place() {
+    let (engine, gate) = gated(MemoryEngine::default());
+    let store = EmbeddedStore::open(engine, Options { queue_capacity: 1, ..Options::default() }).unwrap();
+    let mut first = pin!(store.create(key("a"), object("a", 1)));
+    let mut without_place = pin!(store.create(key("b"), object("b", 1)));
+    assert!(poll!(&mut first).is_pending());
+    assert!(poll!(&mut without_place).is_pending());
+    let closing = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || store.close()
+    });
+    assert!(matches!(without_place.await, Err(StoreError::Closed)));
+    assert!(matches!(store.create(key("c"), object("c", 1)).await, Err(StoreError::Closed)));
+    drop(gate);
+    assert_eq!(first.await.unwrap().revision, Revision(1));
+    closing.await.unwrap();
+}
+
 #[tokio::test]
 async fn nobody_waits_for_a_committer_that_is_gone() {
     let (store, gate, _) = slow_store();
