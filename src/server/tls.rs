@@ -137,6 +137,12 @@ impl Secured {
     }
 }
 
+/// Of the connection that would have been accepted, not of the listener (accept(2), "Error handling").
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
 impl axum::serve::Listener for Secured {
     type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
     type Addr = SocketAddr;
@@ -145,6 +151,8 @@ impl axum::serve::Listener for Secured {
         loop {
             match self.0.accept().await {
                 Ok(connection) => return connection,
+                // Who has gone again before we looked delays nobody.
+                Err(Error::ListenerError(error)) if is_of_one_client(&error) => {}
                 Err(Error::ListenerError(error)) => {
                     warn!(%error, "no connection can be accepted");
                     sleep(AGAIN).await;

@@ -109,7 +109,8 @@ impl EmbeddedStore {
         }
     }
 
-    /// Refuses further writes, those that wait for a place in the queue too, waits until those queued are committed and releases the engine (and its directory).
+    /// Refuses further writes, those that wait for a place in the queue too, waits until those queued are committed and
+    /// releases the engine (and its directory).
     /// Watches tell what is left and then `Closed`; reads still answer. Blocks for about one commit.
     pub fn close(&self) {
         self.shared.end();
