@@ -89,6 +89,9 @@ pub mod annotation {
     pub const RECONCILE_AT: &str = "gaia.dev/reconcile-at";
     /// On a Task that has failed: any new value has it tried again, as often as it may be. `status.handledRetry` repeats it then.
     pub const RETRY_AT: &str = "gaia.dev/retry-at";
+    /// On a Task that was made with others: the one of its namespace that is made last, and says that all are there. Before that is
+    /// there it does not begin, and it goes after a while when that never comes.
+    pub const BEGINS_WITH: &str = "gaia.dev/begins-with";
     /// On a Workload: the Promotion of its namespace that changes it, or changed it last.
     pub const PROMOTION: &str = "gaia.dev/promotion";
 }

@@ -183,3 +183,44 @@ async fn a_redis_behind_tls_is_a_redis() {
     world.redis().begin().await;
     world.all_done(&meanwhile).await;
 }
+
+/// Its client was told nothing, so nothing of it may run: not even those that wait for nobody.
+#[tokio::test]
+async fn a_submission_that_a_kill_cuts_off_does_not_begin() {
+    let mut world = World::start().await;
+    let _workers = world.workers(1, Manners::default()).await;
+    let nodes: Vec<_> = (0..200).map(|n| json!({"name": format!("n{n}"), "spec": {}})).collect();
+    let graph = document(json!({"graph": {"nodes": nodes}}));
+    let cut_off = loop {
+        let begun = ids(&world).await;
+        let request = world.request(reqwest::Method::POST, "/api/v1/tasks").header("content-type", "text/yaml");
+        let request = tokio::spawn(super::world::answer(request.body(graph.clone())));
+        eventually("some of it is there", DEADLINE, async || (ids(&world).await.len() > begun.len()).then_some(()))
+            .await;
+        world.kill();
+        let (status, _) = request.await.expect("no panic");
+        world.begin();
+        let left: Vec<String> = ids(&world).await.into_iter().filter(|id| !begun.contains(id)).collect();
+        // Or it was there before the kill: then it runs.
+        if left.len() < nodes.len() {
+            assert_ne!(status, 200);
+            break left;
+        }
+    };
+    assert!(!cut_off.is_empty());
+    world.knows(1).await;
+    // It has waited for less long, so they would go before it.
+    let next = world.submitted(&document(json!({}))).await;
+    world.all_done(&next).await;
+    let counts = world.ledger.counts();
+    assert_eq!(cut_off.iter().filter(|id| counts.contains_key(*id)).count(), 0);
+    for id in &cut_off {
+        assert_eq!(world.task(id).await["status"], "PENDING");
+    }
+}
+
+async fn ids(world: &World) -> Vec<String> {
+    let (_, tasks) = world.get("/api/v1/tasks").await;
+    let ids = tasks.as_array().into_iter().flatten().filter_map(|task| task["task_id"].as_str());
+    ids.map(str::to_owned).collect()
+}

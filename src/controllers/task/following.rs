@@ -84,6 +84,9 @@ impl<O: Objects> Tasks<O> {
             if self.next_sweep <= Instant::now() {
                 self.sweep().await;
             }
+            if self.next_leftover().is_some_and(|at| at <= Instant::now()) {
+                self.clear_up().await;
+            }
         }
     }
 
@@ -113,7 +116,7 @@ impl<O: Objects> Tasks<O> {
             let wait = at.duration_since(now);
             Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
-        [retry, self.next_look, self.next_reading, Some(self.next_sweep)]
+        [retry, self.next_look, self.next_reading, Some(self.next_sweep), self.next_leftover()]
             .into_iter()
             .flatten()
             .min()

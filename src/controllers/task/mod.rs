@@ -14,7 +14,8 @@
 //!    ended, its outcome is unknown, which counts as a failure.
 //! 5. A worker that is gone, or is another process now, has lost it: it goes to another at once.
 //!
-//! A task that asks for GPUs of this host claims them before step 2 ([`cards`]). What is over is kept for a while ([`retention`]).
+//! A task that asks for GPUs of this host claims them before step 2 ([`cards`]). What is over is kept for a while ([`retention`]); what
+//! a submission left that was cut off goes ([`submission`]).
 //!
 //! Guarantees: no task is handed to two workers at once unless one of them was taken for dead; each has one recorded end.
 //! Messages that are lost, doubled or late cost time, never a task. Assumption: a worker runs what it hears in order, one at a time.
@@ -24,6 +25,7 @@ pub mod cards;
 pub mod retention;
 pub mod sharding;
 pub mod silence;
+pub mod submission;
 pub mod transition;
 pub mod view;
 
@@ -121,6 +123,8 @@ struct Tasks<O: Objects> {
     left_behind: BTreeSet<Key>,
     /// Parts of tasks that are tried again: to be deleted.
     replaced: BTreeSet<Key>,
+    /// Others of their submission have been missing since ([`submission`]).
+    incomplete: BTreeMap<Key, Instant>,
     /// When a held task is looked at again.
     retries: BTreeMap<Key, Timestamp>,
     /// How often a dispatch was repeated, and when it is the next time.
@@ -159,6 +163,7 @@ impl<O: Objects> Tasks<O> {
             leaving: BTreeSet::new(),
             left_behind: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            incomplete: BTreeMap::new(),
             retries: BTreeMap::new(),
             reminders: HashMap::new(),
             silent: HashMap::new(),
@@ -211,13 +216,19 @@ impl<O: Objects> Tasks<O> {
         self.retries.remove(key);
         let Some(task) = self.view.task(key).cloned() else {
             self.view.seeking.remove(key);
+            self.incomplete.remove(key);
             return None;
         };
         if retention::is_leaving(&task) {
             self.view.seeking.remove(key);
+            self.incomplete.remove(key);
             if retention::is_held(&task) {
                 self.leaving.insert(key.clone());
             }
+            return None;
+        }
+        if self.is_incomplete(key, &task) {
+            self.view.seeking.remove(key);
             return None;
         }
         if !task.phase().is_terminal() && !retention::is_held(&task) {
@@ -288,3 +299,6 @@ impl<O: Objects> Tasks<O> {
         self.next_look = Some(self.next_look.map_or(at, |look| look.min(at)));
     }
 }
+
+#[cfg(test)]
+mod tests;

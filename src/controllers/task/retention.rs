@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Effects on the disk and the store that are under way at once.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 /// From the end of a task to a look at what has to go, so that many ends make one look.
 const SOON: Duration = Duration::from_secs(1);
 /// Between looks that nothing asked for.
@@ -254,26 +254,7 @@ impl<O: Objects> Tasks<O> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-    use super::{super::view::object_name, *};
-    use crate::{
-        adapters::{bus::embedded::EmbeddedBus, results::ResultFiles},
-        api::{
-            annotation,
-            task::{TaskSpec, TaskStatus},
-        },
-        registry::{Kinds, Registry, ids::RandomIds},
-        runtime::{
-            clock::{Clock, SystemClock},
-            events::Recorder,
-            metrics::RuntimeMetrics,
-            registry_objects::RegistryObjects,
-        },
-        store::{EmbeddedStore, MemoryEngine},
-    };
+    use super::*;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).expect("a time")
@@ -323,71 +304,5 @@ mod tests {
         let mut task = kept("a", "a", TaskPhase::Done, 0);
         task.ttl = Some(Duration::MAX);
         assert_eq!(names(&[task], &limits(), 1_000_000), (vec![], Some(Timestamp::MAX)));
-    }
-
-    /// The loop with an empty store.
-    async fn loop_of_nothing(directory: &std::path::Path) -> Tasks<RegistryObjects> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = EmbeddedStore::open(MemoryEngine::default(), Default::default()).expect("an empty store");
-        let kinds = Kinds::from_crds(&crate::api::crds()).expect("our kinds are in order");
-        let registry = Registry::open(store, kinds, clock.clone(), Arc::new(RandomIds)).await.expect("a registry");
-        let (recorder, _inbox) = Recorder::new(clock.clone(), RuntimeMetrics::default());
-        let reality = super::super::Reality {
-            bus: Arc::new(EmbeddedBus::new(Duration::from_secs(120))),
-            results: Arc::new(ResultFiles::new(directory).expect("a directory")),
-            metrics: Default::default(),
-            signer: None,
-            outbox: crate::adapters::outbox::Outbox::new().expect("a client"),
-            base_url: None,
-            settings: Default::default(),
-        };
-        Tasks::new(RegistryObjects { registry, field_manager: "test" }, recorder, clock, reality)
-    }
-
-    /// One that has ended long ago, as the loop knows it.
-    async fn put_ended(tasks: &mut Tasks<RegistryObjects>, name: &str, submission: &str, phase: TaskPhase) -> Key {
-        let document = serde_json::json!({"apiVersion": "mloc/v1", "kind": "EchoTask", "metadata": {"name": "t"},
-            "spec": {"taskType": "echo", "resources": {"hardware": {}}}});
-        let document = serde_json::from_value(document).expect("a document");
-        let spec = TaskSpec { document, submission: Some(submission.to_owned()), ..TaskSpec::default() };
-        let mut task = Task::new(name, spec);
-        task.metadata.namespace = Some("default".to_owned());
-        task.metadata.finalizers = Some(vec![RESULTS_FINALIZER.to_owned()]);
-        let mut task = (*tasks.objects.create(task).await.expect("made")).clone();
-        let finished_at = Some(Time(Timestamp::UNIX_EPOCH));
-        task.status = Some(TaskStatus { phase, finished_at, ..TaskStatus::default() });
-        let task = tasks.objects.update_status(task).await.expect("written");
-        tasks.put(task);
-        ("default".to_owned(), name.to_owned())
-    }
-
-    #[tokio::test]
-    async fn a_task_that_is_tried_again_meanwhile_stays_with_its_submission() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut tasks = loop_of_nothing(directory.path()).await;
-        let done = put_ended(&mut tasks, "a-done", "s", TaskPhase::Done).await;
-        let failed = put_ended(&mut tasks, "b-failed", "s", TaskPhase::Failed).await;
-        let other = put_ended(&mut tasks, "c-done", "other", TaskPhase::Done).await;
-        // Somebody asks for it again, and the loop has not heard of it when it sweeps.
-        let wish = serde_json::json!({"metadata": {"annotations": {annotation::RETRY_AT: "now"}}});
-        let asked = tasks.objects.merge::<Task>(&object_name(&failed), wish).await.expect("asked");
-        tasks.sweep().await;
-        for key in [&failed, &done] {
-            let task = tasks.objects.get::<Task>(&object_name(key)).await.expect("read").expect("it is there");
-            assert!(!is_leaving(&task), "{}: what is tried again needs its results, and those before it", key.1);
-        }
-        let gone =
-            tasks.objects.get::<Task>(&object_name(&other)).await.expect("read").expect("its finalizer is on it");
-        assert!(is_leaving(&gone));
-        // It has been looked at, and is tried again.
-        assert_eq!(
-            tasks.view.task(&failed).map(|task| &task.metadata.resource_version),
-            Some(&asked.metadata.resource_version)
-        );
-        assert!(tasks.dirty.contains(&failed));
-        tasks.sweep().await;
-        assert!(!is_leaving(
-            &tasks.objects.get::<Task>(&object_name(&done)).await.expect("read").expect("it is there")
-        ));
     }
 }

@@ -12,6 +12,7 @@ use super::{
     assign::{Idle, Seeker},
     cards::Cards,
     retention::{Kept, group_of, is_leaving},
+    submission,
     transition::{Upstream, holder, is_asked_again},
 };
 use crate::{
@@ -86,6 +87,7 @@ const EXECUTORS: &str = "executors";
 #[derive(Default)]
 pub struct View {
     tasks: BTreeMap<Key, Known>,
+    /// Those that wait for another one: to be done, or to be there at all.
     dependents: HashMap<Key, BTreeSet<Key>>,
     /// Of tasks that are divided, by their places.
     parts: HashMap<Key, BTreeMap<u32, Key>>,
@@ -132,13 +134,13 @@ impl View {
         if self.tasks.get(&key).is_some_and(|known| revision(&known.task) >= revision(&task)) {
             return Vec::new();
         }
-        let before = self.tasks.get(&key).is_some_and(|known| known.task.phase().is_terminal());
+        let before = self.tasks.get(&key).map(|known| known.task.phase().is_terminal());
         self.forget(&key);
         if let Some(worker) = holder(&task) {
             self.held.entry(worker.to_owned()).or_default().insert(key.clone());
         }
-        for on in &task.spec.depends_on {
-            self.dependents.entry((key.0.clone(), on.clone())).or_default().insert(key.clone());
+        for on in waits_for(&task) {
+            self.dependents.entry((key.0.clone(), on.to_owned())).or_default().insert(key.clone());
         }
         let (metadata, spec) = (&task.spec.document.metadata, &task.spec.document.spec);
         let owner = metadata.rest.get("owner").and_then(|owner| owner.as_str());
@@ -151,7 +153,7 @@ impl View {
         *self.phases.entry(known.task.phase()).or_default() += 1;
         let ended = known.task.phase().is_terminal();
         self.tasks.insert(key.clone(), known);
-        let mut concerned = if ended != before { self.dependents_of(&key) } else { Vec::new() };
+        let mut concerned = if before != Some(ended) { self.dependents_of(&key) } else { Vec::new() };
         if let Some(shard) = &self.tasks[&key].task.spec.shard {
             let whole = (key.0.clone(), shard.parent.clone());
             self.parts.entry(whole.clone()).or_default().insert(shard.index, key.clone());
@@ -193,9 +195,13 @@ impl View {
                 self.held.remove(worker);
             }
         }
-        for on in &known.task.spec.depends_on {
-            if let Some(dependents) = self.dependents.get_mut(&(key.0.clone(), on.clone())) {
+        for on in waits_for(&known.task) {
+            let on = (key.0.clone(), on.to_owned());
+            if let Some(dependents) = self.dependents.get_mut(&on) {
                 dependents.remove(key);
+                if dependents.is_empty() {
+                    self.dependents.remove(&on);
+                }
             }
         }
     }
@@ -348,6 +354,11 @@ impl View {
         let told: Vec<String> = lacks.iter().map(|(lack, count)| format!("{count} {lack}")).collect();
         Err(format!("none of {} workers can do it: {}", live.len(), told.join(", ")))
     }
+}
+
+/// By their names.
+fn waits_for(task: &Task) -> impl Iterator<Item = &str> {
+    task.spec.depends_on.iter().map(String::as_str).chain(submission::completed_by(task))
 }
 
 fn revision(task: &Task) -> u64 {

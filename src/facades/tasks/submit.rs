@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Mloc, records};
 use crate::{
     api::{
-        RESULTS_FINALIZER,
+        RESULTS_FINALIZER, annotation,
         task::{MlocDocument, Task, TaskSpec},
     },
     facades::reply::{Answer, Refusal, is_json, ok},
@@ -33,6 +33,8 @@ use crate::{
 const LIMIT_BYTES: usize = 512 * 1024;
 /// A dispatch takes milliseconds; who has to wait longer is told that the task waits.
 const DISPATCHED_WITHIN: Duration = Duration::from_secs(2);
+/// All tasks of a document; a good deal less than what is left of one stays (`controllers::task::submission::GRACE`).
+const MADE_WITHIN: Duration = Duration::from_secs(30);
 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
@@ -119,6 +121,7 @@ fn tasks(mloc: &Mloc, yaml: &str, steps: Vec<Step>) -> Result<Vec<Task>, Refusal
         task.metadata = ObjectMeta {
             namespace: Some(NAMESPACE.to_owned()),
             finalizers: Some(vec![RESULTS_FINALIZER.to_owned()]),
+            annotations: (n > 0).then(|| [(annotation::BEGINS_WITH.to_owned(), ids[0].clone())].into()),
             ..task.metadata
         };
         tasks.push(task);
@@ -140,23 +143,38 @@ fn ttl(document: &Value) -> Result<Option<u32>, Refusal> {
     }
 }
 
-/// All of them or none, as far as that is ours to decide: those that wait for others first, so that what is cut off in between never
-/// begins.
+/// All of them or none: the first one comes last, and the others do not begin before it. What is cut off in between, or cannot be undone, the
+/// controller of tasks removes ([`crate::api::annotation::BEGINS_WITH`]).
 async fn create(mloc: &Mloc, tasks: Vec<Task>) -> Result<Vec<Arc<Task>>, Refusal> {
+    let deadline = Instant::now() + MADE_WITHIN;
     let mut made: Vec<Arc<Task>> = Vec::with_capacity(tasks.len());
     for task in tasks.into_iter().rev() {
+        if Instant::now() >= deadline {
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the store is too slow for all of these tasks"));
+        }
+        let name = name_of(&task);
         match mloc.objects.create(task).await {
             Ok(task) => made.push(task),
-            Err(error) => {
+            Err(error) if is_certain(error.reason) => {
                 for task in &made {
                     mloc.objects.delete::<Task>(&name_of(task)).await.ok();
                 }
                 return Err(refused(error));
             }
+            // Nobody else has its name: it is there, or it may come yet, and what it would complete must not go before.
+            Err(error) => match mloc.objects.get::<Task>(&name).await {
+                Ok(Some(task)) => made.push(task),
+                Ok(None) | Err(_) => return Err(refused(error)),
+            },
         }
     }
     made.reverse();
     Ok(made)
+}
+
+/// Nothing was written.
+fn is_certain(reason: Reason) -> bool {
+    !matches!(reason, Reason::ServiceUnavailable | Reason::Timeout | Reason::InternalError)
 }
 
 /// A document that the schema refuses is the client's fault.

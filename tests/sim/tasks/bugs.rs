@@ -27,11 +27,19 @@ pub enum Bug {
     RecordsOnPaper,
     /// A claim counts as given back once that was thought of.
     KeepsTheCard,
+    /// What is left of a submission that was cut off stays.
+    LeavesHalves,
 }
 
 impl Bug {
-    pub const PLANTED: [Bug; 5] =
-        [Bug::TellsOnce, Bug::SilenceIsDeath, Bug::SeesNoEnd, Bug::RecordsOnPaper, Bug::KeepsTheCard];
+    pub const PLANTED: [Bug; 6] = [
+        Bug::TellsOnce,
+        Bug::SilenceIsDeath,
+        Bug::SeesNoEnd,
+        Bug::RecordsOnPaper,
+        Bug::KeepsTheCard,
+        Bug::LeavesHalves,
+    ];
 
     /// It can be seen only where a card is.
     pub fn needs_a_card(self) -> bool {
@@ -100,6 +108,9 @@ impl Objects for Seam {
     }
 
     fn delete_unchanged<K: Object>(&self, object: &K) -> BoxFuture<'_, ApiResult<()>> {
+        if self.bug == Bug::LeavesHalves && is_task::<K>() {
+            return std::future::ready(Ok(())).boxed();
+        }
         self.objects.delete_unchanged(object)
     }
 }

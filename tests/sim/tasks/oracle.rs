@@ -14,7 +14,7 @@ use gaia::{
         task::{Task, TaskPhase, TaskStatus},
         worker::Worker,
     },
-    controllers::task::transition::MULTI,
+    controllers::task::{submission::completed_by, transition::MULTI},
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -164,6 +164,10 @@ pub fn before_dispatch(world: &TaskWorld, dispatch: &Dispatch) {
             fault(format!("and {on}, on which it depends, is {upstream:?}"));
         }
     }
+    let first = completed_by(task).filter(|first| tasks.iter().all(|task| task.name_any() != *first));
+    if let Some(first) = first {
+        fault(format!("and its submission was cut off: there is no {first}"));
+    }
     let cancelled = world.ledger().cancelled.get(&dispatch.task).copied();
     if matches!(cancelled, Some(Wish::Told(at)) if world.world.clock.now() > at + HEARD_WITHIN) {
         fault("and it was cancelled long ago".to_owned());
@@ -254,12 +258,11 @@ pub fn settled(world: &TaskWorld) -> Result<(), String> {
     if let Some(lost) = world.ledger().submitted.iter().find(|name| !names.contains(*name)) {
         return Err(format!("{lost} is lost"));
     }
-    let orphans = orphans(&tasks, &names);
     for task in &tasks {
         let name = task.name_any();
         let status = task.status.clone().unwrap_or_default();
         match status.phase {
-            TaskPhase::Pending | TaskPhase::Waiting | TaskPhase::Dispatched if !orphans.contains(&name) => {
+            TaskPhase::Pending | TaskPhase::Waiting | TaskPhase::Dispatched => {
                 return Err(format!("{name} is {:?}: {:?}", status.phase, status.conditions));
             }
             TaskPhase::Done | TaskPhase::Failed if wished_in_time(world, &name, &status) => {
@@ -279,23 +282,6 @@ pub fn settled(world: &TaskWorld) -> Result<(), String> {
         }
     }
     cards_are_back(world)
-}
-
-/// Of submissions that were refused half way: their first steps are not there, and the others wait for them.
-fn orphans(tasks: &[std::sync::Arc<Task>], names: &BTreeSet<String>) -> BTreeSet<String> {
-    let mut orphans = BTreeSet::new();
-    loop {
-        let waits = |on: &String| !names.contains(on) || orphans.contains(on);
-        let more: Vec<String> = tasks
-            .iter()
-            .filter(|task| task.spec.depends_on.iter().any(waits) && !orphans.contains(&task.name_any()))
-            .map(|task| task.name_any())
-            .collect();
-        if more.is_empty() {
-            return orphans;
-        }
-        orphans.extend(more);
-    }
 }
 
 /// It ended long after the wish to cancel it was acknowledged.
