@@ -9,7 +9,7 @@ use super::amounts::{self, MemoryReading};
 use crate::api::{task::MlocHardware, worker::WorkerHardware};
 
 /// What a worker must have.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Needs {
     /// `spec.taskType`.
     pub task_type: String,
@@ -18,7 +18,7 @@ pub struct Needs {
     pub gpu: Option<GpuNeeds>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GpuNeeds {
     pub count: u32,
     /// Part of the product's name, in lower case. None: any.

@@ -161,6 +161,11 @@ impl Cards {
         }
     }
 
+    /// Tasks that have claimed cards, whatever became of that.
+    pub fn claimants(&self) -> impl Iterator<Item = &Key> {
+        self.claims.keys()
+    }
+
     /// A worker has all of these cards.
     pub fn has(&self, hardware: &WorkerHardware, cards: &BTreeSet<String>) -> bool {
         let own: BTreeSet<&String> = self.ours(hardware).map(|card| &card.name).collect();
@@ -219,7 +224,7 @@ impl Cards {
     pub fn idle(&self, view: &View) -> Vec<Key> {
         let wanted = |key: &Key| {
             let over = self.claims.get(key) == Some(&Claimed::Over);
-            !over && (view.seeking.contains(key) || view.is_at_work_on(key))
+            !over && (view.queue().get(key).is_some() || view.is_at_work_on(key))
         };
         self.claims.keys().filter(|key| !wanted(key)).cloned().collect()
     }

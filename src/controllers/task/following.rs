@@ -128,7 +128,13 @@ impl<O: Objects> Tasks<O> {
             News::Task(event) => self.take_task(*event),
             News::Worker(event) => self.take_worker(*event),
             News::Card(event) => self.view.cards.take_card(*event),
-            News::Claim(event) => self.dirty.extend(self.view.cards.take_claim(*event)),
+            News::Claim(event) => {
+                // Some may be gone without a word.
+                if matches!(*event, Event::InitDone) {
+                    self.dirty.extend(self.view.cards.claimants().cloned());
+                }
+                self.dirty.extend(self.view.cards.take_claim(*event));
+            }
             News::Bus(event) if self.heard.len() < MOST_HEARD => self.heard.push(event),
             News::Bus(_) => self.look_soon(),
             // One is enough to look at everything.

@@ -1,6 +1,6 @@
 //! Tasks are handed to workers: chosen, recorded, published, in this order.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use futures::future;
 use jiff::Timestamp;
@@ -31,19 +31,23 @@ const PLACEHOLDERS: &str = "gaia.dev/placeholders";
 impl<O: Objects> Tasks<O> {
     /// Gives what seeks to who is free; tells the others why they wait.
     pub(super) async fn hand_out(&mut self) {
-        if self.view.seeking.is_empty() {
+        if self.view.queue().is_empty() {
             return;
         }
         let now = self.clock.now();
         let (mut changes, mut claims, mut useless) = (Vec::new(), Vec::new(), Vec::new());
+        // They go where their cards are, or nowhere.
+        let mut barred = BTreeSet::new();
+        // And who gets a worker, or a claim on a card there.
+        let mut chosen = BTreeSet::new();
         {
             let mut idle = self.view.idle();
-            let mut seekers = Vec::new();
-            for (key, seeker) in self.view.seekers() {
-                let right = seeker.needs.gpu.as_ref().map_or(Right::Free, |_| self.view.cards.right(key));
+            let queue = self.view.queue();
+            for key in self.view.cards.claimants() {
+                let Some(seeker) = queue.get(key).filter(|seeker| seeker.needs.gpu.is_some()) else { continue };
                 let Some(task) = self.view.task(key) else { continue };
-                match right {
-                    Right::Free => seekers.push((key, seeker)),
+                match self.view.cards.right(key) {
+                    Right::Free => continue,
                     Right::Waits(why) => {
                         let status = transition::awaits_gpu(task, &why, now);
                         changes.extend((task.status.as_ref() != Some(&status)).then(|| (key.clone(), status)));
@@ -61,26 +65,27 @@ impl<O: Objects> Tasks<O> {
                         }
                     }
                 }
+                barred.insert(key.clone());
             }
-            let all: Vec<_> = seekers.iter().map(|(_, seeker)| *seeker).collect();
-            let pairs = assign(&all, &idle, &self.view.running(), all.len(), &self.reality.settings.weights);
-            let chosen: HashMap<usize, usize> = pairs.into_iter().collect();
-            let mut fits = HashMap::new();
-            for (n, (key, seeker)) in seekers.iter().enumerate() {
-                let Some(task) = self.view.task(key) else { continue };
-                if let Some(worker) = chosen.get(&n).map(|place| &idle[*place]) {
-                    if let Some(claim) = self.view.cards.needed(task, seeker.needs.gpu.as_ref(), worker.offer.hardware)
-                    {
-                        claims.push(((*key).clone(), claim));
-                        continue;
-                    }
-                    changes.push(((*key).clone(), self.handed(task, worker.id, now)));
+            let demand = queue.len() - barred.len();
+            let pairs = assign(queue, &barred, &idle, &self.view.running(), demand, &self.reality.settings.weights);
+            for (key, place) in pairs {
+                let Some((seeker, task)) = queue.get(key).zip(self.view.task(key)) else { continue };
+                chosen.insert(key.clone());
+                let worker = &idle[place];
+                match self.view.cards.needed(task, seeker.needs.gpu.as_ref(), worker.offer.hardware) {
+                    Some(claim) => claims.push((key.clone(), claim)),
+                    None => changes.push((key.clone(), self.handed(task, worker.id, now))),
+                }
+            }
+        }
+        for (fits, keys) in self.view.take_untold() {
+            for key in keys.into_iter().filter(|key| !barred.contains(key) && !chosen.contains(key)) {
+                let Some(task) = self.view.task(&key).filter(|task| !transition::is_told(task, &fits)) else {
                     continue;
-                }
-                let fitting = fits.entry(seeker.needs).or_insert_with(|| self.view.fits(seeker.needs));
-                if !transition::is_told(task, fitting) {
-                    changes.push(((*key).clone(), transition::unserved(task, fitting, now)));
-                }
+                };
+                let status = transition::unserved(task, &fits, now);
+                changes.push((key, status));
             }
         }
         for key in useless {
@@ -94,7 +99,7 @@ impl<O: Objects> Tasks<O> {
             .filter(|key| self.view.task(key).is_some_and(|task| transition::holder(task).is_some()))
             .collect();
         for key in &dispatched {
-            self.view.seeking.remove(key);
+            self.view.seek_no_more(key);
             self.reminders.insert(key.clone(), Reminder::first(now));
         }
         self.publish(&dispatched).await;

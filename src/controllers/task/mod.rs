@@ -22,6 +22,7 @@
 
 pub mod assign;
 pub mod cards;
+pub mod queue;
 pub mod retention;
 pub mod sharding;
 pub mod silence;
@@ -215,12 +216,12 @@ impl<O: Objects> Tasks<O> {
     fn consider(&mut self, key: &Key, now: Timestamp) -> Option<TaskStatus> {
         self.retries.remove(key);
         let Some(task) = self.view.task(key).cloned() else {
-            self.view.seeking.remove(key);
+            self.view.seek_no_more(key);
             self.incomplete.remove(key);
             return None;
         };
         if retention::is_leaving(&task) {
-            self.view.seeking.remove(key);
+            self.view.seek_no_more(key);
             self.incomplete.remove(key);
             if retention::is_held(&task) {
                 self.leaving.insert(key.clone());
@@ -228,11 +229,11 @@ impl<O: Objects> Tasks<O> {
             return None;
         }
         if self.is_incomplete(key, &task) {
-            self.view.seeking.remove(key);
+            self.view.seek_no_more(key);
             return None;
         }
         if !task.phase().is_terminal() && !retention::is_held(&task) {
-            self.view.seeking.remove(key);
+            self.view.seek_no_more(key);
             self.unheld.insert(key.clone());
             return None;
         }
@@ -246,12 +247,12 @@ impl<O: Objects> Tasks<O> {
             return None;
         }
         if transition::parts_of(&task).is_some() {
-            self.view.seeking.remove(key);
+            self.view.seek_no_more(key);
             self.divided.insert(key.clone());
             return None;
         }
         if let Some(worker) = holder(&task) {
-            self.view.seeking.remove(key);
+            self.view.seek_no_more(key);
             if task.spec.cancel {
                 self.view.occupied.insert(worker.to_owned(), key.clone());
                 // Where the worker is told of it.
@@ -263,7 +264,7 @@ impl<O: Objects> Tasks<O> {
         }
         match transition::next(&task, &self.view.upstream(&task), now) {
             Next::Stay => {
-                self.view.seeking.remove(key);
+                self.view.seek_no_more(key);
                 let at = task.status.as_ref().and_then(|status| status.next_retry_at.as_ref());
                 if let Some(at) = at.filter(|_| !task.phase().is_terminal()) {
                     self.retries.insert(key.clone(), at.0);
@@ -271,11 +272,11 @@ impl<O: Objects> Tasks<O> {
                 None
             }
             Next::Become(status) => {
-                self.view.seeking.remove(key);
+                self.view.seek_no_more(key);
                 Some(*status)
             }
             Next::Seek => {
-                self.view.seeking.insert(key.clone());
+                self.view.seek(key);
                 None
             }
         }

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::{
-    Tasks, transition,
+    Tasks,
+    queue::Seeker,
+    transition,
     view::{Key, object_name, wire_id},
 };
 use crate::{
@@ -73,10 +75,14 @@ impl<O: Objects> Tasks<O> {
     pub(super) async fn divide(&mut self) {
         let weights = self.reality.settings.weights;
         let wanted: Vec<(Key, u32)> = {
-            let idle = self.view.idle();
-            let seekers = self.view.seekers();
-            let demand = seekers.len();
-            let count = |(key, seeker): &(&Key, super::assign::Seeker<'_>)| {
+            let (idle, queue) = (self.view.idle(), self.view.queue());
+            let demand = queue.len();
+            // Most of the time this is known without a look at those that wait.
+            let most = weights.cpu_only.max(weights.gpu).max(0.0) * idle.len() as f64;
+            if most / (demand.max(1) as f64) < weights.high {
+                return;
+            }
+            let count = |(key, seeker): (&Key, &Seeker)| {
                 let task = self.view.task(key)?;
                 let parallel = task.spec.document.spec.parallel.as_ref().filter(|parallel| parallel.enabled)?;
                 if task.spec.shard.is_some() {
@@ -88,9 +94,9 @@ impl<O: Objects> Tasks<O> {
                     && weights.ratio(fitting.iter().map(|offer| offer.hardware), demand) >= weights.high;
                 let most = parallel.max_shards.unwrap_or(weights.most_shards);
                 let replicas = task.spec.document.spec.resources.replicas;
-                enough.then(|| ((*key).clone(), shards::count(fitting.len() as u32, replicas, most)))
+                enough.then(|| (key.clone(), shards::count(fitting.len() as u32, replicas, most)))
             };
-            seekers.iter().filter_map(count).collect()
+            queue.iter().filter_map(count).collect()
         };
         for (key, count) in wanted {
             let Some(task) = self.view.task(&key).cloned() else { continue };
@@ -101,7 +107,7 @@ impl<O: Objects> Tasks<O> {
             info!(task = key.1, parts = parts.len(), "a task is divided");
             let status = transition::divided(&task, parts.len() as u32, self.clock.now());
             self.write(vec![(key.clone(), status)]).await;
-            self.view.seeking.remove(&key);
+            self.view.seek_no_more(&key);
             self.tend_all().await;
         }
     }

@@ -16,7 +16,9 @@ use crate::{
     adapters::{bus::embedded::EmbeddedBus, outbox::Outbox, results::ResultFiles},
     api::{
         RESULTS_FINALIZER, annotation,
+        condition::{self, ConditionStatus, READY},
         task::{Task, TaskPhase, TaskSpec, TaskStatus},
+        worker::{Worker, WorkerHardware, WorkerSpec, WorkerStatus},
     },
     registry::{Kinds, Registry, ids::RandomIds},
     runtime::{
@@ -163,4 +165,42 @@ async fn who_has_seen_all_of_its_submission_stays_when_the_first_is_deleted() {
     tasks.dirty.extend(tasks.view.remove(&first));
     tasks.pass().await;
     assert_eq!(tasks.next_leftover(), None);
+}
+
+fn worker(name: &str) -> Worker {
+    let mut worker = Worker::new(name, WorkerSpec::default());
+    let mut status = WorkerStatus {
+        hardware: Some(WorkerHardware { cpu_cores: Some(8), ..Default::default() }),
+        ..Default::default()
+    };
+    let now = Time(Timestamp::UNIX_EPOCH);
+    condition::set(&mut status.conditions, READY, ConditionStatus::True, "HeartbeatSeen", "it lives", None, &now);
+    worker.status = Some(status);
+    worker
+}
+
+/// `cargo test --lib task::tests::a_turn_with_many -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "a measurement: how long a turn takes while so many wait"]
+async fn a_turn_with_many_waiting() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut tasks = loop_of_nothing(directory.path()).await;
+    for n in 0..10_000 {
+        put(&mut tasks, task(&format!("t{n:05}"), "s")).await;
+    }
+    tasks.dirty.extend(tasks.view.put_worker(&worker("first")));
+    tasks.pass().await;
+    for freed in [false, true] {
+        let mut took: Vec<Duration> = Vec::new();
+        for n in 0..50 {
+            if freed {
+                tasks.dirty.extend(tasks.view.put_worker(&worker(&format!("w{n}"))));
+            }
+            let begun = std::time::Instant::now();
+            tasks.pass().await;
+            took.push(begun.elapsed());
+        }
+        took.sort();
+        println!("a worker is freed: {freed}; median {:?}, longest {:?}", took[25], took[49]);
+    }
 }

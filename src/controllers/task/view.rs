@@ -6,11 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
-
 use super::{
-    assign::{Idle, Seeker},
+    assign::Idle,
     cards::Cards,
+    queue::{Fits, Queue, Seeker},
     retention::{Kept, group_of, is_leaving},
     submission,
     transition::{Upstream, holder, is_asked_again},
@@ -52,9 +51,7 @@ pub fn key_from_wire(id: &str) -> Key {
 
 struct Known {
     task: Arc<Task>,
-    needs: Needs,
     submitter: String,
-    since: Timestamp,
 }
 
 /// A worker as far as tasks are concerned.
@@ -94,8 +91,10 @@ pub struct View {
     /// By the worker that has them.
     held: BTreeMap<String, BTreeSet<Key>>,
     /// Those that may go to a worker now.
-    pub seeking: BTreeSet<Key>,
+    queue: Queue,
     workers: BTreeMap<String, Hand>,
+    /// Another number whenever they are others, or otherwise.
+    workers_version: u64,
     /// Workers that are at work on something that is no task of theirs any more, until they say that they are idle.
     pub occupied: BTreeMap<String, Key>,
     /// Workers that have said that they end: their objects say so a moment later.
@@ -142,14 +141,8 @@ impl View {
         for on in waits_for(&task) {
             self.dependents.entry((key.0.clone(), on.to_owned())).or_default().insert(key.clone());
         }
-        let (metadata, spec) = (&task.spec.document.metadata, &task.spec.document.spec);
-        let owner = metadata.rest.get("owner").and_then(|owner| owner.as_str());
-        let known = Known {
-            needs: Needs::of(spec.task_type.as_str(), &spec.resources.hardware, self.reading),
-            submitter: owner.unwrap_or_default().to_owned(),
-            since: task.submitted_at(),
-            task,
-        };
+        let owner = task.spec.document.metadata.rest.get("owner").and_then(|owner| owner.as_str());
+        let known = Known { submitter: owner.unwrap_or_default().to_owned(), task };
         *self.phases.entry(known.task.phase()).or_default() += 1;
         let ended = known.task.phase().is_terminal();
         self.tasks.insert(key.clone(), known);
@@ -167,7 +160,7 @@ impl View {
     pub fn remove(&mut self, key: &Key) -> Vec<Key> {
         self.forget(key);
         let removed = self.tasks.remove(key);
-        self.seeking.remove(key);
+        self.queue.remove(key);
         let mut concerned = self.dependents_of(key);
         if let Some(shard) = removed.and_then(|known| known.task.spec.shard.clone()) {
             let whole = (key.0.clone(), shard.parent);
@@ -256,12 +249,14 @@ impl View {
         }
         let tasks = self.held.get(&id).into_iter().flatten().cloned().collect();
         self.workers.insert(id, hand);
+        self.workers_version += 1;
         tasks
     }
 
     pub fn remove_worker(&mut self, worker: &Worker) -> Vec<Key> {
         let id = worker.id();
         self.workers.remove(&id);
+        self.workers_version += 1;
         self.occupied.remove(&id);
         self.leaving.remove(&id);
         self.held.get(&id).into_iter().flatten().cloned().collect()
@@ -313,15 +308,33 @@ impl View {
         idle.map(|(id, hand)| Idle { id, offer: hand.offer() }).collect()
     }
 
-    /// Those that seek a worker.
-    pub fn seekers(&self) -> Vec<(&Key, Seeker<'_>)> {
-        let seeker = |key: &'_ Key| -> Option<Seeker<'_>> {
-            let known = self.tasks.get(key)?;
-            let avoid = known.task.status.as_ref().and_then(|status| status.last_failed_worker.as_deref());
-            let priority = known.task.spec.priority;
-            Some(Seeker { needs: &known.needs, priority, submitter: &known.submitter, since: known.since, avoid })
+    /// Those that may go to a worker now.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// It may go to a worker now.
+    pub fn seek(&mut self, key: &Key) {
+        let Some(Known { task, submitter }) = self.tasks.get(key) else { return };
+        let spec = &task.spec.document.spec;
+        let seeker = Seeker {
+            needs: Needs::of(spec.task_type.as_str(), &spec.resources.hardware, self.reading),
+            priority: task.spec.priority,
+            submitter: submitter.clone(),
+            since: task.submitted_at(),
+            avoid: task.status.as_ref().and_then(|status| status.last_failed_worker.clone()),
         };
-        self.seeking.iter().filter_map(|key| Some((key, seeker(key)?))).collect()
+        self.queue.insert(key, seeker);
+    }
+
+    pub fn seek_no_more(&mut self, key: &Key) {
+        self.queue.remove(key);
+    }
+
+    /// Who is to be told why it waits ([`Queue::take_untold`]).
+    pub fn take_untold(&mut self) -> Vec<(Fits, BTreeSet<Key>)> {
+        let Self { queue, workers, workers_version, .. } = self;
+        queue.take_untold(*workers_version, |needs| fits(workers, needs))
     }
 
     /// How much of each submitter is with workers.
@@ -332,28 +345,27 @@ impl View {
         }
         running
     }
+}
 
-    /// Which workers that live can do it; else why none can.
-    pub fn fits(&self, needs: &Needs) -> Result<Vec<String>, String> {
-        let live: Vec<(&String, &Hand)> =
-            self.workers.iter().filter(|(_, hand)| hand.ready && !hand.unschedulable).collect();
-        if live.is_empty() {
-            return Err("there is no worker".to_owned());
-        }
-        let mut lacks: BTreeMap<String, usize> = BTreeMap::new();
-        let mut fitting = Vec::new();
-        for (id, hand) in &live {
-            match needs.missing(hand.offer()) {
-                None => fitting.push((*id).clone()),
-                Some(lack) => *lacks.entry(lack.to_string()).or_default() += 1,
-            }
-        }
-        if !fitting.is_empty() {
-            return Ok(fitting);
-        }
-        let told: Vec<String> = lacks.iter().map(|(lack, count)| format!("{count} {lack}")).collect();
-        Err(format!("none of {} workers can do it: {}", live.len(), told.join(", ")))
+/// Which workers that live can do it; else why none can.
+fn fits(workers: &BTreeMap<String, Hand>, needs: &Needs) -> Fits {
+    let live: Vec<(&String, &Hand)> = workers.iter().filter(|(_, hand)| hand.ready && !hand.unschedulable).collect();
+    if live.is_empty() {
+        return Err("there is no worker".to_owned());
     }
+    let mut lacks: BTreeMap<String, usize> = BTreeMap::new();
+    let mut fitting = Vec::new();
+    for (id, hand) in &live {
+        match needs.missing(hand.offer()) {
+            None => fitting.push((*id).clone()),
+            Some(lack) => *lacks.entry(lack.to_string()).or_default() += 1,
+        }
+    }
+    if !fitting.is_empty() {
+        return Ok(fitting);
+    }
+    let told: Vec<String> = lacks.iter().map(|(lack, count)| format!("{count} {lack}")).collect();
+    Err(format!("none of {} workers can do it: {}", live.len(), told.join(", ")))
 }
 
 /// By their names.
