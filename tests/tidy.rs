@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("server", &["api", "registry", "runtime"]),
     ("facades", &["api", "mloc", "droplets", "registry", "adapters"]),
     // A process of its own, beside the server.
-    ("worker", &["adapters", "api"]),
+    ("worker", &["adapters", "api", "mloc"]),
     ("cli", &["api", "compose", "config", "app", "worker"]),
     ("yaml", &[]),
     ("config", &[]),

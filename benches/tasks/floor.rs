@@ -80,8 +80,16 @@ impl Floor {
             };
             let (worker, (task, document)) = next;
             let dispatched_at = jiff::Timestamp::now();
-            let dispatch =
-                Dispatch { task, worker, document, dispatched_at, shard: None, attempt: None, incarnation: None };
+            let dispatch = Dispatch {
+                task,
+                worker,
+                document,
+                dispatched_at,
+                shard: None,
+                attempt: None,
+                incarnation: None,
+                delivers_elsewhere: false,
+            };
             self.bus.dispatch(&dispatch).await.expect("Redis answers");
         }
     }

@@ -1,4 +1,5 @@
-//! What came of a task goes up over HTTP: its files, then its result, each until the server has answered for good.
+//! What came of a task goes up over HTTP: its files, then its result, each until the server has answered for good. In between the result
+//! goes to whom else the document names, with as many tries as that says: before the server has it, for with that the task is done.
 
 use std::{
     io,
@@ -19,6 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Settings, WorkerError, message::Order};
+use crate::{
+    adapters::outbox::{Letter, Outbox},
+    mloc::destination::{self, Destination},
+};
 
 const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
 /// No byte goes either way for so long: the request is given up and made again.
@@ -44,13 +49,15 @@ pub enum Undelivered {
 pub struct Delivery {
     settings: Arc<Settings>,
     client: Client,
+    outbox: Outbox,
 }
 
 impl Delivery {
     pub fn new(settings: Arc<Settings>) -> Result<Self, WorkerError> {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = Client::builder().no_proxy().connect_timeout(CONNECTS_WITHIN).read_timeout(STALLS_FOR);
-        Ok(Self { settings, client: client.build().map_err(WorkerError::Client)? })
+        let outbox = Outbox::new().map_err(WorkerError::Client)?;
+        Ok(Self { settings, client: client.build().map_err(WorkerError::Client)?, outbox })
     }
 
     /// Every file below `directory` (of it alone, not of directories in it), then the result.
@@ -65,9 +72,26 @@ impl Delivery {
             let path = directory.join(&name);
             self.until_answered(order, cancel, &Part::File { name, path }).await?;
         }
+        if order.delivers_elsewhere {
+            let sent = cancel.run_until_cancelled(self.deliver_elsewhere(order, result)).await;
+            sent.ok_or(Undelivered::Cancelled)??;
+        }
         let body =
             json!({"task_id": order.task, "result": result, "worker_id": self.settings.id, "attempt": order.attempt});
         self.until_answered(order, cancel, &Part::Result(Bytes::from(body.to_string()))).await
+    }
+
+    /// As workers of MLOC do: nobody else takes tokens of attempts, nor is told where files are beyond what the result says.
+    async fn deliver_elsewhere(&self, order: &Order, result: &Value) -> Result<(), Undelivered> {
+        let Some(to) = destination::of(&order.document) else { return Ok(()) };
+        let Destination { url, method, headers, timeout, retries, backoff } = &to;
+        let letter = Letter { url, method, headers, timeout: *timeout, retries: *retries, backoff: *backoff };
+        let body = json!({"task_id": order.task, "result": result, "worker_id": self.settings.id});
+        self.outbox.send(&letter, &body).await.map_err(|why| {
+            Undelivered::Refused(format!("spec.output.destination: the result could not be delivered: {why}"))
+        })?;
+        info!(task = order.task, attempt = order.attempt, "delivered to whom the document names");
+        Ok(())
     }
 
     async fn request(&self, order: &Order, part: &Part) -> Result<RequestBuilder, Undelivered> {

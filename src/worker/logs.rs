@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn order(task: &str) -> Order {
-        Order { task: task.to_owned(), attempt: "1-a".to_owned(), document: Value::Null, dispatched_at: None }
+        Order { task: task.to_owned(), attempt: "1-a".to_owned(), ..Order::default() }
     }
 
     #[test]

@@ -5,13 +5,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// A task to run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Order {
     pub task: String,
     /// Names this attempt; whatever is said of it repeats it.
     pub attempt: String,
     pub document: Value,
     pub dispatched_at: Option<String>,
+    /// Its document names somebody else, who is to have the result as well.
+    pub delivers_elsewhere: bool,
 }
 
 impl Order {
@@ -42,6 +44,8 @@ struct Told {
     worker_id: Option<String>,
     dispatched_at: Option<String>,
     task: Option<Value>,
+    #[serde(default)]
+    delivers_elsewhere: bool,
 }
 
 /// None: nothing that concerns the worker `id`.
@@ -56,6 +60,7 @@ pub fn command(text: &str, id: &str) -> Option<Command> {
             attempt: told.attempt?,
             document: told.task.filter(|task| task["spec"].is_object())?,
             dispatched_at: told.dispatched_at,
+            delivers_elsewhere: told.delivers_elsewhere,
         })),
         Some(_) | None => None,
     }

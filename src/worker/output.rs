@@ -122,8 +122,7 @@ mod tests {
 
     #[test]
     fn the_end_is_kept_from_a_whole_character_on() {
-        let order =
-            Order { task: "t".into(), attempt: "1".into(), document: serde_json::Value::Null, dispatched_at: None };
+        let order = Order { task: "t".into(), attempt: "1".into(), ..Order::default() };
         let mut output = Output::new(LogBuffer::default().of(&order), Stream::Stdout);
         output.take(b"x");
         for _ in 0..3 * TAIL_BYTES {

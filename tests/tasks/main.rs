@@ -30,6 +30,7 @@ mod cards;
 mod command;
 mod containers;
 mod doubles;
+mod elsewhere;
 mod http;
 mod keeping;
 mod losses;

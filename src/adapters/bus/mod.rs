@@ -141,6 +141,8 @@ pub struct Dispatch {
     pub attempt: Option<String>,
     /// The process it is for, by when that started. None: whoever has the id.
     pub incarnation: Option<String>,
+    /// A worker of ours is to deliver the result to whom the document names as well. Workers of MLOC read that themselves.
+    pub delivers_elsewhere: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -225,6 +225,7 @@ mod tests {
             shard: None,
             attempt: Some("1-x".to_owned()),
             incarnation: Some(incarnation.to_owned()),
+            delivers_elsewhere: false,
         }
     }
 

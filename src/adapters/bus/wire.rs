@@ -134,6 +134,9 @@ pub fn dispatch(dispatch: &Dispatch) -> String {
     if let Some(attempt) = &dispatch.attempt {
         message["attempt"] = json!(attempt);
     }
+    if dispatch.delivers_elsewhere {
+        message["delivers_elsewhere"] = json!(true);
+    }
     if let Some(shard) = &dispatch.shard {
         message["shard_index"] = json!(shard.index);
         message["shard_total"] = json!(shard.total);
@@ -256,6 +259,7 @@ mod tests {
             shard: None,
             attempt: None,
             incarnation: None,
+            delivers_elsewhere: false,
         };
         let read = |order: &Dispatch| -> Value { serde_json::from_str(&dispatch(order)).expect("JSON") };
         let expected = json!({
@@ -269,5 +273,7 @@ mod tests {
             (&message["parent_task_id"], &message["shard_index"], &message["shard_total"]),
             (&json!("p"), &json!(1), &json!(4))
         );
+        order.delivers_elsewhere = true;
+        assert_eq!(read(&order)["delivers_elsewhere"], true);
     }
 }

@@ -5,7 +5,7 @@
 //! from here, before the task is done. A process that ends in between begins again, so it may arrive twice, and not never; whoever
 //! does not take it at all costs an event and not the task.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{LOOK, Tasks, transition, view::Key};
 use crate::{
-    adapters::outbox::{Letter, Outbox},
+    adapters::outbox::Letter,
     api::task::Task,
     mloc::{
         destination::{self, Destination},
@@ -104,7 +104,9 @@ impl<O: Objects> Tasks<O> {
         self.outgoing.keys.insert(key.clone());
         let (outbox, key) = (self.reality.outbox.clone(), key.clone());
         self.outgoing.sending.spawn(async move {
-            let outcome = until_taken(&outbox, &to, &whole).await;
+            let Destination { url, method, headers, timeout, retries, backoff } = &to;
+            let letter = Letter { url, method, headers, timeout: *timeout, retries: *retries, backoff: *backoff };
+            let outcome = outbox.send(&letter, &whole).await;
             Sent { key, whole, outcome }
         });
     }
@@ -126,19 +128,5 @@ impl<O: Objects> Tasks<O> {
             }
         }
         self.keep_whole(&task, &key, &whole, outcome.err().as_deref()).await;
-    }
-}
-
-async fn until_taken(outbox: &Outbox, to: &Destination, whole: &Value) -> Result<(), String> {
-    let letter = Letter { url: &to.url, method: &to.method, headers: &to.headers, timeout: to.timeout };
-    let mut tries = 0;
-    loop {
-        match outbox.send(&letter, whole).await {
-            Ok(()) => return Ok(()),
-            Err(error) if tries >= to.retries => return Err(error),
-            Err(error) => info!(error, "a result is not taken; it is tried again"),
-        }
-        tries += 1;
-        tokio::time::sleep(to.backoff.min(Duration::from_secs(60)) * tries).await;
     }
 }

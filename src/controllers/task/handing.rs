@@ -19,6 +19,7 @@ use crate::{
     adapters::bus::{Dispatch, ShardOf},
     api::task::{Task, TaskPhase, TaskStatus},
     mloc::{
+        destination,
         needs::Offer,
         placeholders::{self, Context, Whole},
     },
@@ -151,10 +152,15 @@ impl<O: Objects> Tasks<O> {
         if shard.is_some() {
             self.with_pass(&mut document, &wire_id(&key));
         }
+        let ours = status.attempt_token.is_some();
+        let base = self.reality.base_url.as_deref();
+        let delivers_elsewhere =
+            ours && destination::of(&document).is_some_and(|to| !destination::is_ours(&to.url, base));
         Some(Dispatch {
             task: wire_id(&key),
             worker: status.assigned_worker.clone()?,
             document,
+            delivers_elsewhere,
             dispatched_at: status.dispatched_at.as_ref()?.0,
             shard,
             attempt: status.attempt_token.clone(),

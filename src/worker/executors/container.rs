@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_log_that_begins_anew_is_not_shown_twice() {
-        let order = Order { task: "t".into(), attempt: "1".into(), document: Value::Null, dispatched_at: None };
+        let order = Order { task: "t".into(), attempt: "1".into(), ..Order::default() };
         let log = LogBuffer::default().of(&order);
         let (out, err) = (Output::new(log.clone(), Stream::Stdout), Output::new(log, Stream::Stderr));
         let mut shown = Shown { out, err, seen: (0, 0) };
