@@ -89,6 +89,7 @@ impl Floor {
                 attempt: None,
                 incarnation: None,
                 delivers_elsewhere: false,
+                gpus: Vec::new(),
             };
             self.bus.dispatch(&dispatch).await.expect("Redis answers");
         }

@@ -14,6 +14,8 @@ pub struct Order {
     pub dispatched_at: Option<String>,
     /// Its document names somebody else, who is to have the result as well.
     pub delivers_elsewhere: bool,
+    /// The uuids of the cards that are its own; empty: it was not told which.
+    pub gpus: Vec<String>,
 }
 
 impl Order {
@@ -46,6 +48,8 @@ struct Told {
     task: Option<Value>,
     #[serde(default)]
     delivers_elsewhere: bool,
+    #[serde(default)]
+    gpus: Vec<String>,
 }
 
 /// None: nothing that concerns the worker `id`.
@@ -61,6 +65,7 @@ pub fn command(text: &str, id: &str) -> Option<Command> {
             document: told.task.filter(|task| task["spec"].is_object())?,
             dispatched_at: told.dispatched_at,
             delivers_elsewhere: told.delivers_elsewhere,
+            gpus: told.gpus,
         })),
         Some(_) | None => None,
     }
@@ -149,10 +154,11 @@ mod tests {
     #[test]
     fn a_dispatch_is_an_order_for_who_it_is_addressed_to() {
         let text = json!({"task_id": "t", "task": {"spec": {"taskType": "echo"}}, "assigned_worker": "w1",
-            "dispatched_at": "x", "attempt": "1-a", "parent_task_id": null})
+            "dispatched_at": "x", "attempt": "1-a", "parent_task_id": null, "gpus": ["GPU-1"]})
         .to_string();
         let Some(Command::Run(order)) = command(&text, "w1") else { panic!("no order") };
         assert_eq!((order.task_type(), order.attempt.as_str()), ("echo", "1-a"));
+        assert_eq!((order.gpus, order.delivers_elsewhere), (vec!["GPU-1".to_owned()], false));
         assert_eq!(command(&text, "w2"), None);
     }
 

@@ -1,9 +1,12 @@
 //! A task borrows the card of this host from inference that is idle, and gives it back.
 
+use nvidia_ml_fake::{Device, State};
 use serde_json::{Value, json};
 
 use super::{
+    command::result,
     doubles::Manners,
+    workers::Program,
     world::{DEADLINE, World, document},
 };
 use crate::support::eventually;
@@ -32,6 +35,13 @@ async fn is_held_by(world: &World, name: &str) {
 /// With inference on its card, and a worker that has the same one.
 async fn world() -> (World, Vec<super::doubles::Double>) {
     let world = World::start().await;
+    with_inference(&world).await;
+    let manners = Manners { cards: vec![CARD.to_owned()], ..Manners::default() };
+    let workers = world.workers(1, manners).await;
+    (world, workers)
+}
+
+async fn with_inference(world: &World) {
     world
         .create(
             "namespaces/default/workloads",
@@ -47,10 +57,46 @@ async fn world() -> (World, Vec<super::doubles::Double>) {
                 "spec": {"device": {"index": 0}, "owner": {"name": "prime"}}}),
         )
         .await;
+    is_held_by(world, "prime").await;
+}
+
+/// A driver that a worker of ours loads: the card of this host, and one that nobody here knows.
+fn driver() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    // Cargo puts what tests depend on beside them.
+    let built = std::env::current_exe().expect("a test knows where it is").with_file_name("libnvidia_ml_fake.so");
+    std::fs::copy(built, directory.path().join("libnvidia-ml.so.1")).expect("the library of tests/fixtures/nvml");
+    let card =
+        |uuid: &str| Device { uuid: uuid.to_owned(), name: "Fake".to_owned(), total_mib: 24_564, ..Device::default() };
+    let state = State { devices: vec![card("GPU-of-nobody"), card(CARD)], ..State::default() };
+    state.save(&directory.path().join("state.json")).expect("written");
+    directory
+}
+
+#[tokio::test]
+async fn a_program_sees_the_card_that_its_task_holds_and_no_other() {
+    let world = World::without_redis(&[]).await;
+    with_inference(&world).await;
+    let driver = driver();
+    let mut worker = Program::new("w0");
+    worker.variables.push(("LD_LIBRARY_PATH", driver.path().to_str().expect("a path").to_owned()));
+    worker.variables.push(("CUDA_VISIBLE_DEVICES", "0,1".to_owned()));
+    worker.begin(&world.url(), &["--executors", "command"]);
+    worker.is_known(&world).await;
+    let shows = |more: Value| {
+        let argv = ["sh", "-c", "echo cuda=$CUDA_VISIBLE_DEVICES nvidia=$NVIDIA_VISIBLE_DEVICES"];
+        let mut spec = json!({"taskType": "command", "command": {"argv": argv}});
+        json_patch::merge(&mut spec, &more);
+        spec
+    };
+    // What it says itself does not count: another task may have that card.
+    let own = json!({"command": {"env": {"CUDA_VISIBLE_DEVICES": "GPU-of-nobody"}}});
+    let mut ids = world.submitted(&on_card(shows(own))).await;
+    ids.extend(world.submitted(&document(shows(json!({})))).await);
+    world.all_done(&ids).await;
+    assert_eq!(result(&world, &ids[0]).await["stdout"], format!("cuda={CARD} nvidia={CARD}\n"));
+    assert_eq!(result(&world, &ids[1]).await["stdout"], "cuda=0,1 nvidia=\n", "it holds none");
     is_held_by(&world, "prime").await;
-    let manners = Manners { cards: vec![CARD.to_owned()], ..Manners::default() };
-    let workers = world.workers(1, manners).await;
-    (world, workers)
 }
 
 fn on_card(more: Value) -> String {

@@ -143,6 +143,8 @@ pub struct Dispatch {
     pub incarnation: Option<String>,
     /// A worker of ours is to deliver the result to whom the document names as well. Workers of MLOC read that themselves.
     pub delivers_elsewhere: bool,
+    /// The uuids of the cards that are its own while it runs; empty: whichever its worker has.
+    pub gpus: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -226,6 +226,7 @@ mod tests {
             attempt: Some("1-x".to_owned()),
             incarnation: Some(incarnation.to_owned()),
             delivers_elsewhere: false,
+            gpus: Vec::new(),
         }
     }
 

@@ -134,6 +134,9 @@ pub fn dispatch(dispatch: &Dispatch) -> String {
     if let Some(attempt) = &dispatch.attempt {
         message["attempt"] = json!(attempt);
     }
+    if !dispatch.gpus.is_empty() {
+        message["gpus"] = json!(dispatch.gpus);
+    }
     if dispatch.delivers_elsewhere {
         message["delivers_elsewhere"] = json!(true);
     }
@@ -260,6 +263,7 @@ mod tests {
             attempt: None,
             incarnation: None,
             delivers_elsewhere: false,
+            gpus: Vec::new(),
         };
         let read = |order: &Dispatch| -> Value { serde_json::from_str(&dispatch(order)).expect("JSON") };
         let expected = json!({
@@ -273,7 +277,8 @@ mod tests {
             (&message["parent_task_id"], &message["shard_index"], &message["shard_total"]),
             (&json!("p"), &json!(1), &json!(4))
         );
-        order.delivers_elsewhere = true;
-        assert_eq!(read(&order)["delivers_elsewhere"], true);
+        (order.gpus, order.delivers_elsewhere) = (vec!["GPU-1".to_owned()], true);
+        let message = read(&order);
+        assert_eq!((&message["gpus"], &message["delivers_elsewhere"]), (&json!(["GPU-1"]), &json!(true)));
     }
 }

@@ -166,6 +166,12 @@ impl Cards {
         self.claims.keys()
     }
 
+    /// The uuids of the cards that a task holds.
+    pub fn held(&self, key: &Key) -> Vec<String> {
+        let Some(Claimed::Granted(names)) = self.claims.get(key) else { return Vec::new() };
+        self.known.iter().filter(|(_, card)| names.contains(&card.name)).map(|(uuid, _)| uuid.clone()).collect()
+    }
+
     /// A worker has all of these cards.
     pub fn has(&self, hardware: &WorkerHardware, cards: &BTreeSet<String>) -> bool {
         let own: BTreeSet<&String> = self.ours(hardware).map(|card| &card.name).collect();

@@ -161,6 +161,7 @@ impl<O: Objects> Tasks<O> {
             worker: status.assigned_worker.clone()?,
             document,
             delivers_elsewhere,
+            gpus: self.view.cards.held(&key),
             dispatched_at: status.dispatched_at.as_ref()?.0,
             shard,
             attempt: status.attempt_token.clone(),

@@ -9,7 +9,8 @@
 //!
 //! It begins in an empty directory and finds `$GAIA_DOCUMENT` (its document), `$GAIA_ARTIFACTS` (what is put there is uploaded) and
 //! `$GAIA_RESULT` (JSON that it writes there is `value` of the result). Of the worker's environment it gets a few harmless
-//! variables: that one may hold secrets. Nothing of it goes on after its end.
+//! variables: that one may hold secrets. Of a task that holds cards `CUDA_VISIBLE_DEVICES` names these, whatever else names others. Nothing of
+//! it goes on after its end.
 
 use std::{collections::BTreeMap, io, path::Path, process::ExitStatus, time::Duration};
 
@@ -132,7 +133,7 @@ impl Programs {
         let inherited = passed.filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&work.directory).env_clear().envs(inherited).env("TMPDIR", &work.temporary);
-        command.envs(&spec.env).envs(work.variables(job, Path::new("")));
+        command.envs(&spec.env).envs(job.visible_cards()).envs(work.variables(job, Path::new("")));
         command.env(MARK, &job.directory);
         command.stdin(std::process::Stdio::null());
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The attempt's directory is at `/gaia`: `$GAIA_DOCUMENT`, `$GAIA_ARTIFACTS` and `$GAIA_RESULT` lie there, and paths of
-//! `spec.output.artifacts` are below `/gaia/work`. It gets as many GPUs as `spec.resources` asks for, unless it names its own.
+//! `spec.output.artifacts` are below `/gaia/work`. It gets as many GPUs as `spec.resources` asks for, or as it says itself; of a task that
+//! holds cards these, unless its document names cards by their ids.
 //!
 //! The container is removed whatever happens. It carries the identity of the worker's directory, so one that could not be removed, for
 //! the engine or the worker was gone, is found by the next attempt or the next start.
@@ -159,10 +160,7 @@ impl DockerTasks {
         let variables = work.variables(job, Path::new(MOUNTED));
         env.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let asked = job.spec().pointer("/resources/hardware/gpu/count").and_then(Value::as_i64).filter(|n| *n > 0);
-        let gpus = match &spec.gpus {
-            Some(named) => Some(Gpus { count: named.count, device_ids: named.device_ids.clone(), ..Gpus::default() }),
-            None => asked.map(|count| Gpus { count: Some(count), ..Gpus::default() }),
-        };
+        let gpus = devices(spec.gpus.as_ref(), &job.order.gpus, asked);
         let resources = spec.limits.as_ref().map(|limits| Resources {
             cpus: limits.cpus.clone(),
             memory: limits.memory.clone(),
@@ -355,6 +353,17 @@ impl DockerTasks {
     }
 }
 
+/// The cards of a container: those that its document names, else those that the task holds, else so many.
+fn devices(named: Option<&Devices>, held: &[String], asked: Option<i64>) -> Option<Gpus> {
+    let by_id = named.map(|named| named.device_ids.as_slice()).filter(|ids| !ids.is_empty()).unwrap_or(held);
+    let count = match named {
+        _ if !by_id.is_empty() => None,
+        Some(named) => named.count,
+        None => asked,
+    };
+    (count.is_some() || !by_id.is_empty()).then(|| Gpus { count, device_ids: by_id.to_vec(), ..Gpus::default() })
+}
+
 /// What has been shown of what a container printed.
 struct Shown {
     out: Output,
@@ -446,6 +455,26 @@ mod tests {
     fn a_wrong_field_is_told_with_its_path(#[case] spec: Value, #[case] told: &str) {
         let Err(Failure::Failed(why)) = check(&serde_json::from_value(spec).expect("a spec")) else { panic!("taken") };
         assert!(why.starts_with(told), "{why}");
+    }
+
+    #[rstest]
+    #[case(json!(null), &[], None, None, &[])]
+    #[case(json!(null), &[], Some(2), Some(2), &[])]
+    #[case(json!(null), &["GPU-1"], Some(1), None, &["GPU-1"])]
+    #[case(json!({"count": -1}), &[], Some(1), Some(-1), &[])]
+    #[case(json!({"count": -1}), &["GPU-1"], Some(1), None, &["GPU-1"])]
+    #[case(json!({"deviceIds": ["0"]}), &["GPU-1"], Some(1), None, &["0"])]
+    fn a_container_gets_the_cards_that_its_task_holds(
+        #[case] named: Value,
+        #[case] held: &[&str],
+        #[case] asked: Option<i64>,
+        #[case] count: Option<i64>,
+        #[case] ids: &[&str],
+    ) {
+        let named: Option<Devices> = serde_json::from_value(named).expect("devices");
+        let held: Vec<String> = held.iter().map(|uuid| (*uuid).to_owned()).collect();
+        let got = devices(named.as_ref(), &held, asked).unwrap_or_default();
+        assert_eq!((got.count, got.device_ids), (count, ids.iter().map(|id| (*id).to_owned()).collect()));
     }
 
     #[test]

@@ -90,6 +90,15 @@ impl Job {
         })
     }
 
+    /// What shows programs the cards that are the task's own and no others. Empty: it was not told which.
+    fn visible_cards(&self) -> Vec<(&'static str, String)> {
+        match self.order.gpus.as_slice() {
+            [] => Vec::new(),
+            // The second is for containers that it starts itself.
+            gpus => ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"].map(|name| (name, gpus.join(","))).into(),
+        }
+    }
+
     /// `spec.data.items`; empty where there are none.
     fn items(&self) -> Result<Vec<Value>, Failure> {
         match self.spec().pointer("/data/items") {
