@@ -11,7 +11,13 @@ use crate::{
     telemetry::{self, LogFormat, LogSettings},
     worker::{
         Settings, agent,
-        executors::{Executor, command::Programs, container::DockerTasks, echo::Echo, http::OpenAi},
+        executors::{
+            Executor,
+            command::Programs,
+            container::DockerTasks,
+            echo::Echo,
+            http::{OpenAi, inference::Inference},
+        },
         home,
         processes::Tree,
     },
@@ -38,7 +44,7 @@ pub struct WorkerArgs {
     /// Variables of this environment that programs of `command` get, beside PATH, HOME, LANG and the like
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     command_env: Vec<String>,
-    /// The OpenAI-compatible endpoint that `http` asks, up to where the paths of the API begin: http://127.0.0.1:8000/v1
+    /// The OpenAI-compatible endpoint that `http` and `inference` ask, up to where the paths of the API begin: http://127.0.0.1:8000/v1
     #[arg(long, value_name = "URL", env = "GAIA_WORKER_HTTP_URL")]
     http_url: Option<String>,
     /// File whose first line is the endpoint's key
@@ -77,6 +83,8 @@ enum Kind {
     Command,
     /// Asks the endpoint of --http-url what spec.http says, with its key
     Http,
+    /// Asks the endpoint of --http-url, with its key, what MLOC's documents of this type say: spec.model, spec.data, spec.inference
+    Inference,
     /// Runs the container in spec.container on the engine of DOCKER_HOST: any image, as any user in it, with nothing of the host
     /// but a directory of its own. So it must be asked for
     Container,
@@ -114,17 +122,20 @@ impl WorkerArgs {
             Kind::Echo => Arc::new(Echo),
             Kind::Command => Arc::new(Programs { passed: self.command_env.clone() }),
             Kind::Container => Arc::new(DockerTasks::new(self.container_network.clone())),
-            Kind::Http => {
-                let usage = |why: &str| CliError::Usage(format!("--http-url {why}"));
-                let url = self.http_url.as_deref().ok_or_else(|| usage("is needed for the executor http"))?;
-                let parsed: Uri = url.parse().map_err(|error| usage(&format!("is no URL: {error}")))?;
-                if !matches!(parsed.scheme_str(), Some("http" | "https")) {
-                    return Err(usage("must begin with http:// or https://"));
-                }
-                let token = self.http_token_file.as_deref().map(first_line).transpose()?;
-                Arc::new(OpenAi::new(url, token, self.http_concurrency.into())?)
-            }
+            Kind::Http => Arc::new(self.endpoint()?),
+            Kind::Inference => Arc::new(Inference(self.endpoint()?)),
         })
+    }
+
+    fn endpoint(&self) -> Result<OpenAi, CliError> {
+        let usage = |why: &str| CliError::Usage(format!("--http-url {why}"));
+        let url = self.http_url.as_deref().ok_or_else(|| usage("is needed for the executors http and inference"))?;
+        let parsed: Uri = url.parse().map_err(|error| usage(&format!("is no URL: {error}")))?;
+        if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+            return Err(usage("must begin with http:// or https://"));
+        }
+        let token = self.http_token_file.as_deref().map(first_line).transpose()?;
+        Ok(OpenAi::new(url, token, self.http_concurrency.into())?)
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`document`] | is this text a document, and is every field that we read readable |
 //! | [`expand`] | which steps does it consist of, and which waits for which |
 //! | [`placeholders`] | what stands for `${stage.result.x}` |
+//! | [`prompts`] | what an inference asks |
 //! | [`python`] | how Python would write a value |
 //! | [`amounts`] | how much is `500m`, `16Gi`, `64 gb` |
 //! | [`names`] | what a task is called on the wire |
@@ -25,6 +26,7 @@ pub mod expand;
 pub mod names;
 pub mod needs;
 pub mod placeholders;
+pub mod prompts;
 pub mod python;
 pub mod retry;
 pub mod shards;

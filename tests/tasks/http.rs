@@ -37,11 +37,11 @@ struct Told {
 }
 
 #[derive(Clone, Default)]
-struct Endpoint(Arc<Mutex<Told>>);
+pub struct Endpoint(Arc<Mutex<Told>>);
 
 impl Endpoint {
     /// Its URL.
-    async fn start(&self) -> String {
+    pub async fn start(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/v1/", listener.local_addr().expect("it listens"));
         let router = Router::new()
@@ -52,7 +52,7 @@ impl Endpoint {
         url
     }
 
-    fn asked(&self) -> Vec<(String, Option<String>, Value)> {
+    pub fn asked(&self) -> Vec<(String, Option<String>, Value)> {
         self.0.lock().expect("no panic").asked.clone()
     }
 

@@ -32,6 +32,7 @@ mod containers;
 mod doubles;
 mod elsewhere;
 mod http;
+mod inference;
 mod keeping;
 mod losses;
 mod many;

@@ -16,6 +16,7 @@
 
 mod answer;
 mod ask;
+pub mod inference;
 
 use std::time::Duration;
 
@@ -69,16 +70,23 @@ impl OpenAi {
         let items = job.items()?;
         let questions = questions(&spec, &items)?;
         let limit = time_limit("spec.http.timeoutSeconds", Some(spec.timeout_seconds.unwrap_or(USUAL_SECONDS)))?;
-        let work = self.answers(job, &spec, &items, questions, Instant::now() + limit);
+        let within = self.answers_within(limit, job, &spec, &items, questions).await?;
+        within.ok_or_else(|| Failure::Failed(format!("spec.http.timeoutSeconds: {}", late(limit))))
+    }
+
+    /// None: not all came in time.
+    async fn answers_within(
+        &self,
+        limit: Duration,
+        job: &Job,
+        spec: &Spec,
+        items: &[Value],
+        questions: Vec<Question>,
+    ) -> Result<Option<Value>, Failure> {
+        let work = self.answers(job, spec, items, questions, Instant::now() + limit);
         // What is given up here is a request, whose connection closes with it.
-        let within =
-            job.cancel.run_until_cancelled(tokio::time::timeout(limit, work)).await.ok_or(Failure::Cancelled)?;
-        within.unwrap_or_else(|_| {
-            Err(Failure::Failed(format!(
-                "spec.http.timeoutSeconds: not everything was answered within {} seconds",
-                limit.as_secs()
-            )))
-        })
+        let within = job.cancel.run_until_cancelled(tokio::time::timeout(limit, work)).await;
+        within.ok_or(Failure::Cancelled)?.ok().transpose()
     }
 
     async fn answers(
@@ -139,6 +147,10 @@ impl Question {
             Self::Completion(_) => "completions",
         }
     }
+}
+
+fn late(limit: Duration) -> String {
+    format!("not everything was answered within {} seconds", limit.as_secs())
 }
 
 fn failure(n: usize, total: usize, refusal: Refusal) -> Failure {
