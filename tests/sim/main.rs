@@ -46,18 +46,23 @@ const SEEDS: u64 = 100_000;
 
 /// Runs one seed to its end.
 fn run(seed: u64, bug: Bug) -> Result<Story, Failure> {
+    play(seed, "SEED={} cargo test --test sim replay", |story| world::run(seed, bug, story))
+}
+
+/// Plays the world of a seed on paused time; it is made where time is the runtime's.
+fn play<W>(seed: u64, replay: &'static str, world: impl FnOnce(Story) -> W) -> Result<Story, Failure>
+where
+    W: Future<Output = Result<(), String>>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O");
     let story = Story::default();
-    let outcome = runtime.block_on(world::run(seed, bug, story.clone()));
-    match outcome {
+    match runtime.block_on(async { world(story.clone()).await }) {
         Ok(()) => Ok(story),
-        Err(violation) => {
-            Err(Failure { seed, violation, story, tried: 1, replay: "SEED={} cargo test --test sim replay" })
-        }
+        Err(violation) => Err(Failure { seed, violation, story, tried: 1, replay }),
     }
 }
 

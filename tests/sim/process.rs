@@ -13,7 +13,11 @@ use futures::{
     future::{LocalBoxFuture, join_all},
 };
 use gaia::{
-    adapters::simulated::{peers::SimulatedPeers, probes::SimulatedProbes},
+    adapters::{
+        containers::Containers,
+        gpus::Gpus,
+        simulated::{peers::SimulatedPeers, probes::SimulatedProbes},
+    },
     api::{self, gpu::Gpu, gpuclaim::GpuClaim, handoff::Handoff, workload::Workload},
     controllers::{
         Context,
@@ -69,13 +73,41 @@ pub async fn keep_running(world: &World) -> Infallible {
     }
 }
 
-/// Runs until dropped; returns why it did not start.
-async fn run(world: &World) -> ApiError {
+/// What is on the disk, with faults at its writes.
+pub async fn registry(world: &World) -> Result<Arc<Registry>, ApiError> {
     let store = EmbeddedStore::open(world.disk.clone(), Options::default()).expect("the disk is sound");
     oracle::after_start(world, &*store).await;
     let store = Arc::new(FaultyStore::new(store, world.clone()));
-    let registry = Registry::open(store, kinds(world), world.clock.clone(), world.ids.clone()).await;
-    let registry = match registry {
+    Registry::open(store, kinds(world), world.clock.clone(), world.ids.clone()).await
+}
+
+/// What controllers work with, where `containers` and `gpus` may have mistakes planted into them.
+pub fn context<O: Objects>(
+    world: &World,
+    objects: O,
+    containers: Arc<dyn Containers>,
+    gpus: Option<Arc<dyn Gpus>>,
+) -> Context<O> {
+    let metrics = RuntimeMetrics::default();
+    // Nobody reads the inbox: events are dropped at its bound, which must change nothing else.
+    let (recorder, _inbox) = Recorder::new(world.clock.clone(), metrics.clone());
+    Context {
+        objects,
+        containers,
+        probes: Arc::new(SimulatedProbes::new(world.engine.clone())),
+        peers: Arc::new(SimulatedPeers::new(world.engine.clone())),
+        gpus,
+        recorder,
+        clock: world.clock.clone(),
+        metrics,
+        node: "node".to_owned(),
+        seed: world.seed,
+    }
+}
+
+/// Runs until dropped; returns why it did not start.
+async fn run(world: &World) -> ApiError {
+    let registry = match registry(world).await {
         Ok(registry) => registry,
         Err(error) => return error,
     };
@@ -85,28 +117,17 @@ async fn run(world: &World) -> ApiError {
     world.story.tell("gaia is up");
     world.registry.send_replace(Some(registry.clone()));
 
-    let metrics = RuntimeMetrics::default();
-    // Nobody reads the inbox: events are dropped at its bound, which must change nothing else.
-    let (recorder, _inbox) = Recorder::new(world.clock.clone(), metrics.clone());
+    let objects = RegistryObjects { registry: registry.clone(), field_manager: "gaia" };
+    let containers = Arc::new(Seam::new(world.engine.clone(), world.bug));
+    let gpus = world.has_cards.then(|| Mutant::of_cards(Arc::new(world.gpus.clone()), world.bug));
+    let context = context(world, objects, containers, gpus);
     let gitops = Gitops {
-        registry: registry.clone(),
-        recorder: recorder.clone(),
+        registry,
+        recorder: context.recorder.clone(),
         clock: world.clock.clone(),
         files: bugs::files(&world.files, world.bug),
         // No Source here is of a repository.
         repositories: gitops::git::Repositories::new("/nonexistent", world.clock.clone()),
-    };
-    let context = Context {
-        objects: RegistryObjects { registry, field_manager: "gaia" },
-        containers: Arc::new(Seam::new(world.engine.clone(), world.bug)),
-        probes: Arc::new(SimulatedProbes::new(world.engine.clone())),
-        peers: Arc::new(SimulatedPeers::new(world.engine.clone())),
-        gpus: world.has_cards.then(|| Mutant::of_cards(Arc::new(world.gpus.clone()), world.bug)),
-        recorder,
-        clock: world.clock.clone(),
-        metrics,
-        node: "node".to_owned(),
-        seed: world.seed,
     };
     let mut tasks = controllers(world, &context);
     tasks.push(
@@ -124,7 +145,7 @@ async fn run(world: &World) -> ApiError {
 
 /// Compiling the rules of every kind once is enough for all simulations. The objects that define them are a hundred times as
 /// much as all others of a world, and are read at every start: few worlds have them.
-pub fn kinds(world: &World) -> Kinds {
+fn kinds(world: &World) -> Kinds {
     static KINDS: OnceLock<Kinds> = OnceLock::new();
     let kinds = KINDS.get_or_init(|| Kinds::from_crds(&api::crds()).expect("our kinds are sound")).clone();
     if world.size.definitions { kinds } else { kinds.without_definitions() }

@@ -25,33 +25,18 @@ use self::{bugs::Bug, people::People, world::TaskWorld};
 use crate::{Failure, number, search_with, story::Story, writes::WriteFault};
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 /// Planted bugs are looked for in so many.
 const MOST: u64 = 400;
 /// From the end of the faults until every task has ended: a lost heartbeat, and the longest backoffs one after the other.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 fn run(seed: u64, bug: Bug) -> Result<Story, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without I/O");
-    let story = Story::default();
-    // The world is made where time is the runtime's.
-    match runtime.block_on(async { play(TaskWorld::new(seed, bug, story.clone())).await }) {
-        Ok(()) => Ok(story),
-        Err(violation) => Err(Failure {
-            seed,
-            violation,
-            story,
-            tried: 1,
-            replay: "TASK_SEED={} cargo test --test sim tasks::replay",
-        }),
-    }
+    let replay = "TASK_SEED={} cargo test --test sim tasks::replay";
+    crate::play(seed, replay, |story| live(TaskWorld::new(seed, bug, story)))
 }
 
-async fn play(world: TaskWorld) -> Result<(), String> {
+async fn live(world: TaskWorld) -> Result<(), String> {
     let faulty = world.clone();
     world.world.writes.set(move |_| write_fault(&faulty));
     let result = tokio::select! {

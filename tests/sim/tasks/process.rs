@@ -15,7 +15,6 @@ use gaia::{
         bus::{SharedBus, both::BothBuses, embedded::EmbeddedBus},
         outbox::Outbox,
         results::{ResultFiles, SharedResults},
-        simulated::{peers::SimulatedPeers, probes::SimulatedProbes},
     },
     api::{
         gpu::{Gpu, GpuDevice, GpuSpec},
@@ -24,9 +23,8 @@ use gaia::{
     },
     controllers::{self, Context, task::Reality, worker},
     facades::tasks::{self as facade, Mloc, Taking},
-    registry::{ApiError, Reason, Registry},
-    runtime::{events::Recorder, metrics::RuntimeMetrics, objects::Objects, registry_objects::RegistryObjects},
-    store::{EmbeddedStore, Options},
+    registry::{ApiError, Reason},
+    runtime::{objects::Objects, registry_objects::RegistryObjects},
     telemetry::tasks::TaskMetrics,
 };
 use kube::runtime::watcher::Event;
@@ -43,7 +41,7 @@ use super::{
     workers::TTL,
     world::{Asked, Served, TaskWorld},
 };
-use crate::{cards::CARD, process, writes::FaultyStore};
+use crate::{cards::CARD, process};
 
 /// Starts gaia, again after every crash.
 pub async fn keep_running(world: &TaskWorld) -> Infallible {
@@ -68,30 +66,13 @@ fn outbox() -> Outbox {
 
 fn context<O: Objects>(world: &TaskWorld, objects: O) -> Context<O> {
     let world = &world.world;
-    let metrics = RuntimeMetrics::default();
-    // Nobody reads the inbox: events are dropped at its bound, which must change nothing else.
-    let (recorder, _inbox) = Recorder::new(world.clock.clone(), metrics.clone());
-    Context {
-        objects,
-        containers: Arc::new(world.engine.clone()),
-        probes: Arc::new(SimulatedProbes::new(world.engine.clone())),
-        peers: Arc::new(SimulatedPeers::new(world.engine.clone())),
-        gpus: world.has_cards.then(|| Arc::new(world.gpus.clone()) as _),
-        recorder,
-        clock: world.clock.clone(),
-        metrics,
-        node: "node".to_owned(),
-        seed: world.seed,
-    }
+    let gpus = world.has_cards.then(|| Arc::new(world.gpus.clone()) as _);
+    process::context(world, objects, Arc::new(world.engine.clone()), gpus)
 }
 
 /// Runs until dropped; returns why it did not start.
 async fn run(world: &TaskWorld) -> ApiError {
-    let store = EmbeddedStore::open(world.world.disk.clone(), Options::default()).expect("the disk is sound");
-    crate::oracle::after_start(&world.world, &*store).await;
-    let store = Arc::new(FaultyStore::new(store, world.world.clone()));
-    let kinds = process::kinds(&world.world);
-    let registry = match Registry::open(store, kinds, world.world.clock.clone(), world.world.ids.clone()).await {
+    let registry = match process::registry(&world.world).await {
         Ok(registry) => registry,
         Err(error) => return error,
     };
