@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -253,7 +253,7 @@ pub struct GpuStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acquired_at: Option<Time>,
+    pub acquired_at: Option<MicroTime>,
     /// Everybody who has been granted it; the first is repeated above. More than one only when all of them share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<Lease>,
@@ -307,8 +307,9 @@ pub struct Lease {
     pub claim: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// To the microsecond: what is started later by whoever had the card before is started without the right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acquired_at: Option<Time>,
+    pub acquired_at: Option<MicroTime>,
     /// Of a shared claim: what it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_mib: Option<u64>,

@@ -190,7 +190,7 @@ pub enum StepOutcome {
     Running,
     Succeeded,
     Failed,
-    /// Was not needed, or an earlier one did it.
+    /// Was not needed: the old holder did not run (it was stopped in its place, lest it come up), or an earlier one did it.
     Skipped,
 }
 

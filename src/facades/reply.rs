@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -98,7 +98,7 @@ pub fn stamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
-pub fn stamp_of(time: Option<&Time>) -> Option<String> {
+pub fn stamp_of(time: Option<&MicroTime>) -> Option<String> {
     time.map(|time| stamp(time.0))
 }
 

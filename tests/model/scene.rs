@@ -222,6 +222,8 @@ pub fn asked_first() -> Scene {
         troubles: vec![
             Left { longs: 1, faults: 1, cancels: 1, ..there },
             Left { crashes: 1, faults: 1, passes: 2, ..there },
+            // Its restart is on the way to the engine when it is to be asked.
+            Left { shorts: 1, faults: 1, passes: 2, ..there },
             Left { claims: 1, ..there },
         ],
         ..scene("asked first", vec![gpu(0, Some("prime"))], workloads)

@@ -304,12 +304,12 @@ fn runs_on(world: &World, holder: &Holder) -> bool {
     its.is_some_and(|container| !on_card(&container.id) || was_let_be(world, container))
 }
 
-/// Started by hand when the card was nobody's of ours, and so before whoever has it now was granted it (leases tell whole seconds):
+/// Started by hand when the card was nobody's of ours, and so before whoever has it now was granted it:
 /// gaia stops what comes after a grant, and nothing for its own grant.
 fn was_let_be(world: &World, container: &Container) -> bool {
     let cards = stored::<Gpu>(world, "gpus").unwrap_or_default();
     let leases = cards.iter().flat_map(|card| card.status.iter().flat_map(|status| status.leases.clone()));
-    let granted = leases.filter_map(|lease| lease.acquired_at).map(|at| at.0 + SignedDuration::from_secs(1)).max();
+    let granted = leases.filter_map(|lease| lease.acquired_at).map(|at| at.0).max();
     let before = granted.zip(container.started_at).is_some_and(|(granted, started)| started < granted);
     before && world.ledger().excused.contains(&container.id)
 }

@@ -12,6 +12,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
@@ -22,7 +23,6 @@ use crate::{
         handoff::{Handoff, HandoffPhase, HandoffSpec},
         label,
     },
-    controllers::workload::status::to_second,
     registry::ObjectName,
     runtime::{
         backoff::{Backoff, seed_of},
@@ -284,7 +284,7 @@ fn lease(
     now: Timestamp,
 ) -> Lease {
     let lease_id = lease_id(gpu.metadata.uid.as_deref().unwrap_or_default(), token);
-    let acquired_at = Some(to_second(now));
+    let acquired_at = Some(MicroTime(now));
     Lease { holder: holder.clone(), lease_id, fencing_token: token, claim, reason, acquired_at, shared_mib }
 }
 

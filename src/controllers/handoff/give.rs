@@ -47,8 +47,9 @@ impl<'a> Pass<'a> {
     pub(super) fn is_stopping(&self) -> bool {
         let running = self.status.steps.last().filter(|step| step.outcome == StepOutcome::Running);
         let index = running.filter(|step| step.stage == StepStage::Release).map(|_| self.status.steps.len() - 1);
-        let plan = self.old_holder().plan;
-        index.and_then(|index| plan.get(index)).is_some_and(|step| step.stop.is_some() || step.kill.is_some())
+        let giver = self.old_holder();
+        let declared = index.and_then(|index| giver.plan.get(index)).zip(giver.party);
+        declared.is_some_and(|(step, party)| steps::stops(&steps::in_practice(step, party)))
     }
 
     /// The way back begins when the stop has ended, within its own time-out: until then nobody knows what it stops.
@@ -125,13 +126,7 @@ impl<'a> Pass<'a> {
             return Given::UnderWay;
         }
         if let (Some(next), Some(party)) = (giver.plan.get(done), giver.party) {
-            let mut step = open(steps::release_name(next, party), StepStage::Release, self.now);
-            // Whoever was stopped before has nothing to let go of, and nobody has to be told of it first.
-            if next.stop.is_none() && next.kill.is_none() && !steps::runs(party) {
-                close(&mut step, StepOutcome::Skipped, format!("{} does not run", party.holder), self.now);
-                self.looks_again = true;
-            }
-            list.push(step);
+            list.push(open(steps::release_name(next, party), StepStage::Release, self.now));
             return Given::UnderWay;
         }
         let seconds = self.gpu().map_or(0, |gpu| gpu.spec.cleanup.timeout_seconds);
@@ -161,15 +156,20 @@ impl<'a> Pass<'a> {
             self.looks_again = true;
             return Given::UnderWay;
         };
+        let practice = steps::in_practice(declared, party);
+        let as_declared = steps::stops(declared) || !steps::stops(&practice);
         match self.answer.take() {
             None => {
                 let key = StepKey { back: giver.back, stage: StepStage::Release, index };
-                let job = Job::Release(Box::new(declared.clone()), Box::new(party.clone()));
+                let job = Job::Release(Box::new(practice), Box::new(party.clone()));
                 self.actions.push(Action::Run { key, job });
             }
             // The runner holds to the step's own time-out.
             Some(Answer::UnderWay) => {}
-            Some(Answer::Done(Ok(message))) => close(step, StepOutcome::Succeeded, message, self.answered_at()),
+            Some(Answer::Done(Ok(message))) => {
+                let outcome = if as_declared { StepOutcome::Succeeded } else { StepOutcome::Skipped };
+                close(step, outcome, message, self.answered_at());
+            }
             Some(Answer::Done(Err(why))) => {
                 close(step, StepOutcome::Failed, &why, self.answered_at());
                 if declared.required {

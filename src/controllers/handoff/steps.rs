@@ -55,9 +55,24 @@ pub fn withdraw_plan(party: Option<&Party>) -> Vec<ReleaseStep> {
     vec![stop]
 }
 
-/// It has a process, or may have one.
-pub fn runs(party: &Party) -> bool {
-    party.containers.iter().any(|container| !is_stopped(container.state))
+pub fn stops(step: &ReleaseStep) -> bool {
+    step.stop.is_some() || step.kill.is_some()
+}
+
+/// What is done for it. Who does not run has nothing to let go of and cannot be asked; but a start may be on its way to the engine,
+/// and would come up when the card is another's. A stop is done after it, so there is one in the place of whatever was declared.
+pub fn in_practice(step: &ReleaseStep, party: &Party) -> ReleaseStep {
+    let runs = party.containers.iter().any(|container| !is_stopped(container.state));
+    if runs || stops(step) {
+        return step.clone();
+    }
+    ReleaseStep {
+        stop: Some(NoSettings::default()),
+        timeout_seconds: step.timeout_seconds.max(party.workload.spec.stop_grace_seconds + STOP_SLACK),
+        required: step.required,
+        verify: step.verify,
+        ..ReleaseStep::default()
+    }
 }
 
 /// The declared steps, or a start.

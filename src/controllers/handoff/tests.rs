@@ -8,6 +8,7 @@ use super::{
     observe::subject,
     proof::Proof,
     runner::Answer,
+    steps::in_practice,
 };
 use crate::{
     adapters::containers::ContainerState,
@@ -151,19 +152,28 @@ fn a_required_step_that_fails_ends_it() {
     assert_eq!(flight.steps_back(), ["exec prime take Succeeded"]);
 }
 
-/// `live stop`, and then the card goes elsewhere: core, which was to be told first, is stopped too.
+/// `live stop`, and then the card goes elsewhere: core, which was to be told first, is stopped too. What does not run may be on its
+/// way up: the engine does the stop after the start.
 #[test]
-fn who_does_not_run_is_not_asked_to_let_go() {
-    for state in [Some(ContainerState::Exited), None] {
-        let mut flight = Flight::new(vec![exec("ask", |step| step.required = true), stop()]).let_in();
+fn who_does_not_run_is_stopped_in_place_of_being_asked() {
+    for state in [Some(ContainerState::Exited), Some(ContainerState::Created), None] {
+        let mut flight = Flight::new(vec![exec("ask", |step| step.required = true)]).let_in();
         let from = flight.seen.from.as_mut().expect("prime");
         from.containers = state.map(|state| container("prime", state)).into_iter().collect();
-        assert_eq!(flight.settle(), ["Release 1"], "the stop makes sure");
+        let done = in_practice(&from.workload.spec.gpu.as_ref().expect("its steps").release_steps[0], from);
+        assert!(done.stop.is_some() && done.exec.is_none() && done.required && done.verify, "{done:?}");
+        assert_eq!(flight.settle(), ["Release 0"]);
+        flight.free();
+        assert_eq!(flight.phase(), HandoffPhase::ReleasingGpu, "a free card is no proof that nothing comes up");
+        flight.later(1);
         flight.answer(Ok("did not run"));
         flight.free();
         assert_eq!(flight.phase(), HandoffPhase::TransferringOwnership);
-        assert_eq!(flight.steps()[0], "exec prime ask Skipped");
+        assert_eq!(flight.steps(), ["exec prime ask Skipped"]);
     }
+    let running = Flight::new(vec![exec("ask", |_| ())]).let_in().seen.from.expect("prime");
+    let asked = in_practice(&exec("ask", |_| ()), &running);
+    assert!(asked.exec.is_some() && asked.stop.is_none(), "{asked:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Whether a variant may use the cards its workload names. It is not started without the right; it is never stopped for the
 //! want of it (that is a handoff's business), unless it was started after the right had gone to somebody else.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::{
@@ -70,10 +70,10 @@ pub fn right(workload: &Workload, variant: Variant, cards: &[(String, Option<&Gp
     Right::Granted
 }
 
-/// Started when the card was somebody else's: leases tell whole seconds.
+/// Started when the card was somebody else's.
 pub fn started_without(right: &Right, started_at: Option<Timestamp>) -> bool {
     match (right, started_at) {
-        (Right::Denied { lost_at: Some(lost), .. }, Some(started)) => started >= *lost + SignedDuration::from_secs(1),
+        (Right::Denied { lost_at: Some(lost), .. }, Some(started)) => started >= *lost,
         (Right::Denied { .. } | Right::Granted, _) => false,
     }
 }

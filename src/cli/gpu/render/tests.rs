@@ -20,7 +20,7 @@ fn busy() -> Gpu {
             "holder": {"name": "gaia-study"}, "leaseId": "66d8a1b2-0000-4000-8000-000000000000", "fencingToken": 7,
             "leases": [{"holder": {"name": "gaia-study"}, "leaseId": "66d8a1b2-0000-4000-8000-000000000000",
                 "fencingToken": 7, "claim": "default/prime-to-study-1", "reason": "training",
-                "acquiredAt": "2026-11-20T10:01:48Z"}],
+                "acquiredAt": "2026-11-20T10:01:48.250000Z"}],
             "queue": [
                 {"claim": "default/audio-1", "holder": {"name": "gaia-audio", "kind": "External"}, "priority": 5,
                     "since": "2026-11-20T10:04:00Z"},
