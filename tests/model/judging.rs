@@ -139,7 +139,10 @@ impl Model {
             let places = lost.filter_map(|lease| self.looking(after).place_of(&lease.holder));
             wrong.moved_without_proof |= places.into_iter().any(|n| after.bodies[n].unproven);
         }
-        if let Act::Starts(n) = act {
+        // To the engine a start of what runs is none.
+        if let Act::Starts(n) = act
+            && !before.bodies[usize::from(n)].running
+        {
             wrong.started_without_lease |= !self.holds_its_cards(after, n.into());
         }
         for n in (0..after.handoffs.len()).filter(|n| before.handoffs[*n] != after.handoffs[*n]) {

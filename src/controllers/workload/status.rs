@@ -12,7 +12,7 @@ use crate::{
     runtime::backoff::{Backoff, seed_of},
 };
 
-/// Before a crashed container is started again.
+/// Before a container is started again that has crashed again. After its first crash it is started at once.
 pub const RESTART: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
 /// A run of this length makes the next crash the first one again.
 pub const LONG_RUN: SignedDuration = SignedDuration::from_mins(10);
@@ -116,10 +116,14 @@ impl Runs {
     /// When a crashed container may be started again. A clock that was set back cannot make the wait longer than the
     /// backoff itself.
     pub fn restart_at(&self, container: &Container, uid: &str, now: Timestamp) -> Timestamp {
-        // At least a second: the status tells runs apart by the second they began in.
-        let delay = RESTART.delay(self.in_a_row, seed_of(uid)).max(RESTART.first);
+        let after = |at: Timestamp, delay| at.saturating_add(delay).unwrap_or(Timestamp::MAX);
+        // The status tells runs apart by the second they began in.
+        let next_second = after(to_second(container.started_at.unwrap_or(now).min(now)).0, RESTART.first);
         let ended = container.finished_at.unwrap_or(now).min(now);
-        ended.saturating_add(delay).unwrap_or(Timestamp::MAX)
+        match self.in_a_row.checked_sub(1) {
+            None => ended.max(next_second),
+            Some(failures) => after(ended, RESTART.delay(failures, seed_of(uid)).max(RESTART.first)),
+        }
     }
 
     /// When a run that goes on makes the next crash the first one again. None: it would be anyway.

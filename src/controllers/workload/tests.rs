@@ -23,7 +23,7 @@ use crate::{
     api::{
         condition::{READY, RECONCILING, STALLED},
         container::{Adopt, ContainerSpec},
-        workload::{CandidateSpec, LiveSpec, Variant, VariantHealth, Workload, WorkloadSpec},
+        workload::{CandidateSpec, LiveSpec, Variant, VariantHealth, VariantStatus, Workload, WorkloadSpec},
     },
     runtime::reconciler::Requeue,
 };
@@ -144,6 +144,12 @@ impl Case {
 
     fn live_spec(&mut self) -> &mut LiveSpec {
         self.workload.spec.live.as_mut().expect("there is a live variant in this case")
+    }
+
+    /// What the status said of live.
+    fn live_before(&mut self) -> &mut VariantStatus {
+        let status = self.workload.status.as_mut().and_then(|status| status.live.as_mut());
+        status.expect("a status has been stored in this case")
     }
 
     fn plan(&self) -> WorkloadPlan {

@@ -270,16 +270,37 @@ fn crashes_in_a_row_wait_longer_and_a_long_run_starts_over() {
             c.container().finished_at = Some(now);
         });
     }
-    assert!(waits[1..6].windows(2).all(|pair| pair[1] > pair[0]), "{waits:?}");
+    assert!(waits[1..7].windows(2).all(|pair| pair[1] > pair[0]), "{waits:?}");
     let status = case.remember().workload.status.unwrap().live.unwrap();
     assert_eq!((status.restarts, status.restarts_in_a_row), (10, 10), "each new start was seen");
 
     let long = ended(1, RestartPolicy::Always).changed(|c| {
-        c.workload.status.as_mut().unwrap().live.as_mut().unwrap().restarts_in_a_row = 7;
+        c.live_before().restarts_in_a_row = 7;
         c.container().started_at = Some(at(-700));
         c.now = at(1);
     });
     assert_eq!(long.steps(), ["start web-live"]);
+}
+
+#[test]
+fn the_first_crash_is_mended_at_once_and_the_next_after_a_pause() {
+    let first = ended(1, RestartPolicy::Always);
+    assert_eq!((first.steps(), first.ready()), (vec!["start web-live".to_owned()], "False Restarting".to_owned()));
+    assert_eq!(first.plan().events.iter().map(|note| note.reason).collect::<Vec<_>>(), ["Exited"]);
+    let second = first.remember().changed(|c| {
+        c.container().started_at = Some(at(0));
+        c.container().finished_at = Some(at(5));
+        c.now = at(5);
+    });
+    assert_eq!((second.steps().len(), second.ready()), (0, "False CrashLoopBackOff".to_owned()));
+    assert!((0.9..=1.0).contains(&second.requeue_seconds()));
+    // A run is told from the one before by the second it began in.
+    let hasty = ended(1, RestartPolicy::Always).changed(|c| {
+        c.container().started_at = Some(at(0));
+        c.live_before().started_at = Some(Time(at(0)));
+    });
+    assert_eq!((hasty.steps().len(), hasty.ready()), (0, "False Restarting".to_owned()));
+    assert_eq!(hasty.later(1).steps(), ["start web-live"]);
 }
 
 #[test]
@@ -297,8 +318,15 @@ fn a_run_that_lasts_ends_the_row_by_itself() {
 
 #[test]
 fn a_clock_set_back_does_not_hold_a_restart_for_longer_than_the_backoff() {
-    let case = ended(1, RestartPolicy::Always).changed(|c| c.container().finished_at = Some(at(86_400)));
-    assert!(case.requeue_seconds() <= 1.0);
+    let first = ended(1, RestartPolicy::Always).changed(|c| c.container().finished_at = Some(at(86_400)));
+    assert_eq!(first.steps(), ["start web-live"]);
+    let second = first.changed(|c| {
+        c.container().started_at = Some(at(86_399));
+        c.live_before().started_at = Some(Time(at(86_399)));
+        c.live_before().restarts_in_a_row = 1;
+    });
+    assert_eq!((second.steps().len(), second.ready()), (0, "False CrashLoopBackOff".to_owned()));
+    assert!(second.requeue_seconds() <= 1.0);
 }
 
 #[test]

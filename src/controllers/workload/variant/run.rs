@@ -155,11 +155,18 @@ fn start(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, made_
         return;
     }
     let restart_at = runs.restart_at(container, scene.uid(), scene.now);
+    // Said before the pause as after it, or the condition would change its reason at every restart of a crash loop.
+    let again = || {
+        let number = runs.restarts.saturating_add(1);
+        let (reason, how) = match runs.in_a_row {
+            0 => (Reason::Restarting, "at once"),
+            _ => (Reason::CrashLoopBackOff, "after a pause"),
+        };
+        Conclusion::new(Kind::UnderWay, reason, format!("{ended} and is started again {how} (restart {number})"))
+    };
     if crashed && restart_at > scene.now {
         plan.wake(restart_at);
-        let message =
-            format!("{ended} and is started again after a pause (restart {})", runs.restarts.saturating_add(1));
-        plan.conclude(Conclusion::new(Kind::UnderWay, Reason::CrashLoopBackOff, message));
+        plan.conclude(again());
         return;
     }
     attach(scene, plan, container, made_from);
@@ -168,13 +175,9 @@ fn start(scene: &Scene<'_>, plan: &mut VariantPlan, container: &Container, made_
         container: Named::from(container),
         network: made_from.map(|_| names::network(scene.namespace())),
     };
-    let starting = if crashed {
-        // Said as before the pause, or the condition would change its reason at every restart of a crash loop.
-        let message =
-            format!("{ended} and is started again after a pause (restart {})", runs.restarts.saturating_add(1));
-        Conclusion::new(Kind::UnderWay, Reason::CrashLoopBackOff, message)
-    } else {
-        Conclusion::new(Kind::UnderWay, Reason::Starting, format!("{name} is started"))
+    let starting = match crashed {
+        true => again(),
+        false => Conclusion::new(Kind::UnderWay, Reason::Starting, format!("{name} is started")),
     };
     if plan.act(scene, Step::Finish, action, starting) && crashed {
         let message = format!("{ended}: it is started again");
