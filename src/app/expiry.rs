@@ -42,7 +42,7 @@ async fn sweep(registry: &Registry, now: Timestamp) -> ApiResult<usize> {
     let Some(kind) = registry.kinds().by_kind("", "v1", "Event") else { return Ok(0) };
     let events = registry.list(&kind, None, &ListOptions::default()).await?;
     let mut removed = 0;
-    for version in events.items.iter().filter(|version| is_old(&version.object, now)) {
+    for version in events.items.iter().filter(|version| is_old(&version.object.peek(), now)) {
         // Counted up in the meantime: it has been seen again, and stays.
         let options = DeleteOptions { resource_version: Some(version.revision), ..DeleteOptions::default() };
         match registry.delete(&kind, &ObjectName::of(&version.object), &options).await {

@@ -90,7 +90,8 @@ impl Registry {
         let start = token.as_ref().map(|t| &*t.start);
         let behind = snapshot.items.iter().filter(|v| start.is_none_or(|s| v.key.as_str() > s));
         let mut left = behind.map(|v| events::shown(kind, Arc::clone(v)));
-        let mut left = left.by_ref().filter(|v| options.selector.is_empty() || options.selector.matches(&v.object));
+        let mut left =
+            left.by_ref().filter(|v| options.selector.is_empty() || options.selector.matches(&v.object.peek()));
         let Some(limit) = options.limit.filter(|&limit| limit > 0) else {
             return Ok(List {
                 revision: snapshot.revision,

@@ -201,12 +201,12 @@ fn event<K: Object>(change: ChangeKind, version: &Arc<Version>) -> Option<Event<
 
 /// One object that does not fit its type must not hide the others.
 fn readable<K: Object>(version: &Arc<Version>) -> Option<Arc<K>> {
-    let decoded = version.decoded.get(&version.object);
+    let decoded = version.decode();
     decoded.inspect_err(|error| error!(key = version.key.as_str(), %error, "stored object does not fit its type")).ok()
 }
 
 fn typed<K: Object>(version: &Version) -> ApiResult<Arc<K>> {
-    let decoded = version.decoded.get(&version.object);
+    let decoded = version.decode();
     decoded
         .map_err(|error| ApiError::new(Reason::InternalError, format!("stored object does not fit its type: {error}")))
 }

@@ -1,5 +1,7 @@
 //! Objects and lists put into the form the client asked for. In the plain form stored bytes are passed on as they are.
 
+use std::borrow::Cow;
+
 use axum::{body::Bytes, http::StatusCode, response::Response};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -36,7 +38,7 @@ pub fn object(status: StatusCode, form: Form, kind: &Kind, version: &Version) ->
         Accepted { shape: Shape::Table(v), .. } => {
             let metadata = json!({"resourceVersion": version.revision.to_string()});
             let table = Table::new(kind, v, form.include);
-            let table = table.of(metadata, [&version.object].into_iter(), form.now, true);
+            let table = table.of(metadata, [&*version.object].into_iter(), form.now, true);
             reply::value(status, form.accepted, form.pretty, &table)
         }
     }
@@ -45,7 +47,7 @@ pub fn object(status: StatusCode, form: Form, kind: &Kind, version: &Version) ->
 /// A list.
 pub fn list(form: Form, kind: &Kind, list: &List) -> ApiResult<Response> {
     let metadata = list_metadata(list);
-    let objects = || list.items.iter().map(|version| &version.object);
+    let objects = || list.items.iter().map(|version| version.object.peek());
     let document = |kind: &str, api_version: &str, items: Value| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
     let value = match form.accepted {
         Accepted { format: Format::Json, shape: Shape::Object } if !form.pretty => {
@@ -53,10 +55,10 @@ pub fn list(form: Form, kind: &Kind, list: &List) -> ApiResult<Response> {
             return Ok(reply::bytes(StatusCode::OK, "application/json", body));
         }
         Accepted { shape: Shape::Object, .. } => {
-            document(&kind.list_kind, &kind.api_version(), objects().cloned().collect())
+            document(&kind.list_kind, &kind.api_version(), objects().map(Cow::into_owned).collect())
         }
         Accepted { shape: Shape::Partial(v), .. } => {
-            let items = objects().map(|object| partial(object, v)).collect();
+            let items = objects().map(|object| partial(&object, v)).collect();
             document("PartialObjectMetadataList", &format!("meta.k8s.io/{v}"), items)
         }
         Accepted { shape: Shape::Table(v), .. } => {

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
 use serde_json::Value;
 use tracing::warn;
 
@@ -79,7 +78,7 @@ async fn place(registry: &Registry, kind: &Kind, object: &Value) -> Option<Place
     // The write is done, and its answer must not fail for want of a warning.
     let list = list.inspect_err(|error| warn!(%error, "nobody is told which file states what was changed")).ok()?;
     let (name, uid) = (ObjectName::of(object), object["metadata"]["uid"].as_str());
-    list.items.iter().filter_map(|version| Source::deserialize(&version.object).ok()).find_map(|source| {
+    list.items.iter().filter_map(|version| version.decode::<Source>().ok()).find_map(|source| {
         if source.metadata.deletion_timestamp.is_some() {
             return None;
         }

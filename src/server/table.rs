@@ -1,6 +1,6 @@
 //! Table output: what `kubectl get` prints is decided here, ages included.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Deref};
 
 use jiff::Timestamp;
 use jsonpath_rust::{
@@ -76,14 +76,14 @@ impl Table {
     }
 
     /// The whole table of a list, or of one object. `metadata` is the list's.
-    pub fn of<'a>(
+    pub fn of(
         &self,
         metadata: Value,
-        objects: impl Iterator<Item = &'a Value>,
+        objects: impl Iterator<Item: Deref<Target = Value>>,
         now: Timestamp,
         with_definitions: bool,
     ) -> Value {
-        let rows: Vec<Value> = objects.map(|object| self.row(object, now)).collect();
+        let rows: Vec<Value> = objects.map(|object| self.row(&object, now)).collect();
         let mut table = json!({
             "kind": "Table",
             "apiVersion": format!("meta.k8s.io/{}", self.version),

@@ -187,7 +187,7 @@ impl Lines {
             None => object,
             Some(table) => {
                 let metadata = json!({"resourceVersion": revision.to_string()});
-                let mut out = table.of(metadata, std::iter::empty(), self.clock.now(), false);
+                let mut out = table.of(metadata, std::iter::empty::<&Value>(), self.clock.now(), false);
                 out["rows"] = json!([{"cells": [], "object": partial(&object, "v1")}]);
                 out
             }

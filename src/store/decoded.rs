@@ -6,26 +6,25 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
 /// Empty, or what the object was decoded into. Says nothing that the object does not: two versions are equal without it.
 #[derive(Debug, Default)]
-pub struct Decoded(OnceLock<Arc<dyn Any + Send + Sync>>);
+pub(super) struct Decoded(OnceLock<Arc<dyn Any + Send + Sync>>);
 
 impl Decoded {
-    /// `object` as a `K`. Kept for the type that was asked for first, which is the only one in practice.
-    pub fn get<K: DeserializeOwned + Send + Sync + 'static>(
-        &self,
-        object: &Value,
-    ) -> Result<Arc<K>, serde_json::Error> {
+    /// What `decode` makes of the object. Kept for the type that was asked for first, which is the only one in practice.
+    pub fn get<K: Send + Sync + 'static, E>(&self, decode: impl FnOnce() -> Result<K, E>) -> Result<Arc<K>, E> {
         if let Some(found) = self.0.get().and_then(|kept| kept.clone().downcast::<K>().ok()) {
             return Ok(found);
         }
-        let made = Arc::new(K::deserialize(object)?);
+        let made = Arc::new(decode()?);
         // Somebody else may have been faster: theirs is as good.
         self.0.set(made.clone()).ok();
         Ok(made)
+    }
+
+    /// For another copy of the same object.
+    pub fn share(&self) -> Self {
+        Self(self.0.get().cloned().map_or_else(OnceLock::new, OnceLock::from))
     }
 }
 
@@ -37,30 +36,29 @@ impl PartialEq for Decoded {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn is_made_once_and_shared() {
-        let (decoded, object) = (Decoded::default(), json!(["a", "b"]));
-        let first = decoded.get::<Vec<String>>(&object).expect("strings");
-        assert_eq!(*first, ["a", "b"]);
-        assert!(Arc::ptr_eq(&first, &decoded.get::<Vec<String>>(&object).expect("strings")));
+        let decoded = Decoded::default();
+        let first = decoded.get(|| Ok::<_, ()>("made".to_owned())).expect("made");
+        let fails = || Err::<String, _>("made already");
+        assert!(Arc::ptr_eq(&first, &decoded.get(fails).expect("kept")));
+        assert!(Arc::ptr_eq(&first, &decoded.share().get(fails).expect("shared")));
     }
 
     #[test]
     fn another_type_is_decoded_too() {
-        let (decoded, object) = (Decoded::default(), json!([1, 2]));
-        decoded.get::<Vec<u8>>(&object).expect("bytes");
-        assert_eq!(*decoded.get::<Vec<i64>>(&object).expect("numbers"), [1, 2]);
+        let decoded = Decoded::default();
+        decoded.get(|| Ok::<_, ()>(1u8)).expect("a byte");
+        assert_eq!(*decoded.get(|| Ok::<_, ()>(2i64)).expect("a number"), 2);
     }
 
     #[test]
     fn what_does_not_fit_is_told_each_time() {
-        let (decoded, object) = (Decoded::default(), json!({}));
+        let decoded = Decoded::default();
         for _ in 0..2 {
-            assert!(decoded.get::<Vec<u8>>(&object).is_err());
+            assert!(decoded.get(|| Err::<u8, _>("no byte")).is_err());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The bounded log of changes that watches are cursors into. It knows order, not readers.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{Change, Prefix, Revision, StoreError, StoreResult};
+use super::{Change, Prefix, Revision, StoreError, StoreResult, Version};
 
 /// As JSON. In memory objects take several times as much; thousands of changes of a large one must not take a host's.
 const MOST_BYTES: usize = 32 << 20;
@@ -49,6 +49,26 @@ impl Log {
         self.changes.len()
     }
 
+    /// Where the change that made this version is, if it is kept.
+    pub fn place_of(&self, revision: Revision) -> Option<usize> {
+        self.changes.binary_search_by_key(&revision, |change| change.version.revision).ok()
+    }
+
+    pub fn version_at(&self, place: usize) -> Option<&Arc<Version>> {
+        self.changes.get(place).map(|change| &change.version)
+    }
+
+    /// Puts another copy of the same version in its place, and texts alone in that of the one before it.
+    pub fn replace(&mut self, place: usize, version: Arc<Version>) {
+        let before = self.changes.get(place).and_then(|change| change.previous.clone());
+        // The change that made it has a copy already, unless that is forgotten.
+        let kept = before.as_ref().and_then(|before| self.version_at(self.place_of(before.revision)?)).cloned();
+        let previous = before.map(|before| kept.unwrap_or_else(|| Arc::new(before.slim(false))));
+        if let Some(change) = self.changes.get_mut(place) {
+            (change.version, change.previous) = (version, previous);
+        }
+    }
+
     /// The revision before the oldest change that is kept: the earliest that a watch may start from.
     pub fn forgotten(&self) -> Revision {
         self.forgotten
@@ -77,13 +97,11 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::body::Bytes;
     use serde_json::Value;
 
     use super::*;
-    use crate::store::{ChangeKind, Key, Version};
+    use crate::store::{ChangeKind, Key};
 
     #[test]
     fn large_changes_are_forgotten_sooner() {

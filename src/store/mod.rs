@@ -13,6 +13,7 @@ mod embedded;
 mod engine;
 mod log;
 mod memory;
+mod object;
 mod sqlite;
 mod state;
 mod watch;
@@ -21,12 +22,14 @@ use std::{fmt, sync::Arc};
 
 use axum::body::Bytes;
 use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use decoded::Decoded;
+use decoded::Decoded;
 pub use embedded::{EmbeddedStore, Options};
 pub use engine::{Engine, EngineError, Entry, Image, Row};
 pub use memory::{Fault, MemoryEngine};
+pub use object::Object;
 pub use sqlite::{Backup, Recovery, Restored, Source, SqliteEngine, Wish, recover, restore, verify};
 
 /// Place in the one total order of all writes; `metadata.resourceVersion` on the wire. Opaque to clients.
@@ -86,23 +89,47 @@ impl Prefix {
     }
 }
 
-/// One version of one object: parsed once, serialised once, decoded into its type once, shared by every reader and watcher.
+/// One version of one object: serialised once, decoded into its type once, shared by every reader and watcher.
 #[derive(Debug, PartialEq)]
 pub struct Version {
     pub key: Key,
     /// The write that made this version. On the final version of a deleted object: the deletion.
     pub revision: Revision,
     /// The object, `metadata.resourceVersion` filled in.
-    pub object: Value,
+    pub object: Object,
     /// `object` as compact JSON.
     pub json: Bytes,
-    /// `object` as a Rust type, for those who want one.
-    pub decoded: Decoded,
+    decoded: Decoded,
 }
 
 impl Version {
     pub fn new(key: Key, revision: Revision, object: Value, json: Bytes) -> Self {
+        let object = Object::whole(object, json.clone());
         Self { key, revision, object, json, decoded: Decoded::default() }
+    }
+
+    /// As it was stored. Fails on what is not JSON.
+    fn stored(key: Key, revision: Revision, json: Bytes) -> Result<Self, serde_json::Error> {
+        Ok(Self { key, revision, object: Object::stored(json.clone())?, json, decoded: Decoded::default() })
+    }
+
+    /// The same without its tree; and, of one that is history, without what it was decoded into.
+    fn slim(&self, is_present: bool) -> Self {
+        Self {
+            key: self.key.clone(),
+            revision: self.revision,
+            object: self.object.text_only(),
+            json: self.json.clone(),
+            decoded: if is_present { self.decoded.share() } else { Decoded::default() },
+        }
+    }
+
+    /// The object as a `K`, decoded when it is first asked for.
+    pub fn decode<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, serde_json::Error> {
+        self.decoded.get(|| match self.object.made() {
+            Some(tree) => K::deserialize(tree),
+            None => serde_json::from_slice(&self.json),
+        })
     }
 }
 

@@ -15,6 +15,9 @@ use super::{
     Change, ChangeKind, Engine, EngineError, Entry, Key, Revision, Row, StoreError, StoreResult, Version, log::Log,
 };
 
+/// Of so many of the latest changes the objects are kept as trees too.
+const TREES: usize = 128;
+
 pub(super) type Verdict = StoreResult<Arc<Version>>;
 
 /// A write somebody asks for.
@@ -116,7 +119,7 @@ impl State {
             Wish::Update { key, mut object, expected } => {
                 let present = self.expect(&key, expected)?;
                 stamp(&mut object, present.revision);
-                if object == present.object {
+                if present.object == object {
                     return Ok(Step::Stay(present));
                 }
                 Ok(Step::Move { kind: ChangeKind::Updated, key, object, previous: Some(present) })
@@ -167,9 +170,29 @@ impl State {
             }
             self.revision = *revision;
             self.head = self.head.max(*revision);
+            let superseded = change.previous.as_ref().map(|previous| previous.revision);
             self.log.push(change);
+            if let Some(place) = superseded.and_then(|revision| self.log.place_of(revision)) {
+                self.slim_down_old(place);
+            }
+            self.slim_down_old(self.log.len().wrapping_sub(TREES + 1));
         }
         self.revision
+    }
+
+    /// Leaves of a change that is not among the latest only the texts: watches have passed it, and most that is written once is not
+    /// looked into again.
+    fn slim_down_old(&mut self, place: usize) {
+        if place.saturating_add(TREES) >= self.log.len() {
+            return;
+        }
+        let Some(version) = self.log.version_at(place) else { return };
+        let is_present = self.objects.get(&version.key).is_some_and(|present| present.revision == version.revision);
+        let slim = Arc::new(version.slim(is_present));
+        if is_present {
+            self.objects.insert(slim.key.clone(), slim.clone());
+        }
+        self.log.replace(place, slim);
     }
 
     /// Forgets every pending write: the head is the durable state again. Answers the writers that were still queued.
@@ -262,11 +285,12 @@ fn revive(
 }
 
 fn parse(row: &Row) -> Result<Arc<Version>, EngineError> {
-    let object = serde_json::from_slice(&row.json).map_err(|error| EngineError::Damaged {
+    let version = Version::stored(row.key.clone(), row.revision, Bytes::clone(&row.json));
+    let version = version.map_err(|error| EngineError::Damaged {
         what: format!("the object {} of revision {}", row.key.as_str(), row.revision),
         help: format!("It is not JSON ({error}). Restore a backup, or see what can be had: gaia recover --dry-run."),
     })?;
-    Ok(Arc::new(Version::new(row.key.clone(), row.revision, object, Bytes::clone(&row.json))))
+    Ok(Arc::new(version))
 }
 
 /// Fills in `metadata.resourceVersion`. What is not a JSON object has no metadata and stays as it is.
@@ -275,5 +299,72 @@ fn stamp(object: &mut Value, revision: Revision) {
         && let Value::Object(metadata) = fields.entry("metadata").or_insert_with(|| Value::Object(Default::default()))
     {
         metadata.insert("resourceVersion".into(), Value::String(revision.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::{MemoryEngine, Prefix};
+
+    fn key(name: &str) -> Key {
+        Key::new("test.dev", "things", None, name)
+    }
+
+    fn write(state: &mut State, wish: Wish) {
+        let (change, verdict) = state.decide(wish);
+        verdict.expect("it holds");
+        state.publish(change.into_iter().collect());
+    }
+
+    fn update(state: &mut State, name: &str, number: usize) {
+        let expected = state.objects.get(&key(name)).expect("it was created").revision;
+        write(state, Wish::Update { key: key(name), object: json!({"number": number}), expected });
+    }
+
+    /// Trees that are kept: of what there is, and of what the log tells.
+    fn trees(state: &State) -> (usize, usize) {
+        let found = state.log.after(Revision(0), &Prefix::all(), usize::MAX, usize::MAX).expect("all of it is kept");
+        let told = found.changes.iter().flat_map(|change| [Some(&change.version), change.previous.as_ref()]).flatten();
+        let mut told: Vec<_> = told.filter(|version| version.object.made().is_some()).map(Arc::as_ptr).collect();
+        told.sort_unstable();
+        told.dedup();
+        let present = state.objects.values().filter(|version| version.object.made().is_some());
+        (present.count(), told.len())
+    }
+
+    #[test]
+    fn only_the_latest_changes_keep_their_trees() {
+        let (mut state, _) = State::load(&mut MemoryEngine::default(), 10_000).expect("it is empty");
+        for n in 0..3 * TREES {
+            write(&mut state, Wish::Create { key: key(&n.to_string()), object: json!({"number": n}) });
+        }
+        assert_eq!(trees(&state), (TREES, TREES));
+        for number in 0..3 * TREES {
+            update(&mut state, "7", number);
+        }
+        // The one before the eldest is told with it.
+        assert_eq!(trees(&state), (1, TREES + 1));
+        assert_eq!(state.objects.values().map(|version| version.object["number"].as_u64()).max(), Some(Some(383)));
+    }
+
+    #[test]
+    fn what_was_decoded_stays_with_what_there_is() {
+        let (mut state, _) = State::load(&mut MemoryEngine::default(), 10_000).expect("it is empty");
+        for name in ["stays", "changes"] {
+            write(&mut state, Wish::Create { key: key(name), object: json!({"number": 1}) });
+        }
+        let decoded = |state: &State, name: &str| {
+            state.objects.get(&key(name)).expect("it is there").decode::<Value>().expect("a value")
+        };
+        let before = decoded(&state, "stays");
+        for number in 0..2 * TREES {
+            update(&mut state, "changes", number);
+        }
+        assert!(state.objects[&key("stays")].object.made().is_none());
+        assert!(Arc::ptr_eq(&before, &decoded(&state, "stays")));
+        assert_eq!(decoded(&state, "changes")["number"], 2 * TREES - 1);
     }
 }

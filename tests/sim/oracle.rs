@@ -289,5 +289,5 @@ fn name_of(workload: &Workload, variant: Variant) -> String {
 pub fn stored<K: DeserializeOwned + Send + Sync + 'static>(world: &World, plural: &str) -> Option<Vec<Arc<K>>> {
     let registry = world.registry.borrow().clone()?;
     let snapshot = registry.store().list(&Prefix::kind(GROUP, plural)).now_or_never()?.ok()?;
-    snapshot.items.iter().map(|version| version.decoded.get(&version.object).ok()).collect()
+    snapshot.items.iter().map(|version| version.decode().ok()).collect()
 }

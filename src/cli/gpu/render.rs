@@ -110,7 +110,11 @@ fn lease(lease: &Lease, now: Timestamp) -> [String; 5] {
     [
         format!("{}{shared}", lease.holder),
         short(&lease.lease_id).to_owned(),
-        lease.acquired_at.as_ref().map(|at| format!("{} ({})", at.0.strftime("%Y-%m-%dT%H:%M:%SZ"), print::age(at.0, now))).unwrap_or_default(),
+        lease
+            .acquired_at
+            .as_ref()
+            .map(|at| format!("{} ({})", at.0.strftime("%Y-%m-%dT%H:%M:%SZ"), print::age(at.0, now)))
+            .unwrap_or_default(),
         lease.claim.clone().unwrap_or_else(|| "<none>".to_owned()),
         lease.reason.replace('\n', " "),
     ]

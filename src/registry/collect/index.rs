@@ -84,15 +84,15 @@ impl Index {
     }
 
     fn enter(&mut self, version: &Arc<Version>) {
-        let key = &version.key;
-        self.uids.extend(metadata::text(&version.object, "uid").map(str::to_owned));
-        for uid in owners(&version.object) {
+        let (key, object) = (&version.key, version.object.peek());
+        self.uids.extend(metadata::text(&object, "uid").map(str::to_owned));
+        for uid in owners(&object) {
             self.dependents.entry(uid.to_owned()).or_default().insert(key.clone());
         }
-        if waits(version) {
+        if waits(&object) {
             self.waiting.insert(key.clone());
         }
-        if waits(version) || owners(&version.object).next().is_some() {
+        if waits(&object) || owners(&object).next().is_some() {
             self.known.insert(key.clone(), Arc::clone(version));
         }
     }
@@ -111,9 +111,8 @@ impl Index {
     }
 }
 
-fn waits(version: &Version) -> bool {
+fn waits(object: &Value) -> bool {
     const OURS: [&str; 3] = [delete::FOREGROUND, delete::ORPHAN, definitions::FINALIZER];
-    let object = &version.object;
     metadata::is_deleting(object)
         && (object["kind"] == "Namespace" || metadata::finalizers(object).iter().any(|f| OURS.contains(f)))
 }
