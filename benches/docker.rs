@@ -48,6 +48,8 @@ use tokio::{
 };
 use watcher::Watcher;
 
+/// Before it dies: what ends in the second in which it began is started again in the next one.
+const RUNS_FOR: Duration = Duration::from_millis(1500);
 const TURNS: usize = 10;
 const STACK: usize = 6;
 const MANY: usize = 50;
@@ -214,7 +216,7 @@ impl World {
         tell("gaia", &mut ours, &[("parallel calls of Docker's API", &mut raw)]);
     }
 
-    /// From the death of a container to its next start, once each: later deaths are waited after, here and there.
+    /// From the death of a container that has run for a while to its next start, once each: later deaths are waited after, here and there.
     async fn healed(&self) {
         let (mut ours, mut raw, mut by_policy) = (Vec::new(), Vec::new(), Vec::new());
         for turn in 0..TURNS {
@@ -258,6 +260,7 @@ impl World {
 
     /// Not by Docker's own kill, after which its restart policy leaves it alone.
     async fn killed(&self, ear: &mut Ear, container: &str) -> Duration {
+        tokio::time::sleep(RUNS_FOR).await;
         let pid = self.host.inspect(container).expect("it is there").pid.to_string();
         let killed = Command::new("kill").args(["-9", &pid]).status().expect("kill runs");
         assert!(killed.success());
