@@ -172,20 +172,18 @@ impl State {
             self.head = self.head.max(*revision);
             let superseded = change.previous.as_ref().map(|previous| previous.revision);
             self.log.push(change);
-            if let Some(place) = superseded.and_then(|revision| self.log.place_of(revision)) {
-                self.slim_down_old(place);
+            let old = self.log.len().saturating_sub(TREES);
+            let superseded = superseded.and_then(|revision| self.log.place_of(revision)).filter(|place| *place < old);
+            for place in superseded.into_iter().chain(old.checked_sub(1)) {
+                self.slim_down(place);
             }
-            self.slim_down_old(self.log.len().wrapping_sub(TREES + 1));
         }
         self.revision
     }
 
-    /// Leaves of a change that is not among the latest only the texts: watches have passed it, and most that is written once is not
-    /// looked into again.
-    fn slim_down_old(&mut self, place: usize) {
-        if place.saturating_add(TREES) >= self.log.len() {
-            return;
-        }
+    /// Leaves only the texts of a change that is no longer among the latest: watches have passed it, and most that is written once is
+    /// not looked into again.
+    fn slim_down(&mut self, place: usize) {
         let Some(version) = self.log.version_at(place) else { return };
         let is_present = self.objects.get(&version.key).is_some_and(|present| present.revision == version.revision);
         let slim = Arc::new(version.slim(is_present));
