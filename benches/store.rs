@@ -1,4 +1,5 @@
-//! What a durable write costs beside the disk's own price for it, and what a watcher costs. Each figure stands beside a
+//! What a durable write costs beside the disk's own price for it, what a watcher costs, and what the rules of a status cost beside the
+//! store they are written to. Each figure of a disk stands beside a
 //! raw append + fdatasync of the same bytes on the same disk, measured just before, because virtual disks differ from
 //! minute to minute.
 //!
@@ -13,7 +14,16 @@ use std::{
 };
 
 use futures::future::join_all;
-use gaia::store::{EmbeddedStore, Key, MemoryEngine, Options, Prefix, Store, Version};
+use gaia::{
+    api::{
+        condition::{self, ConditionStatus},
+        task::{Task, TaskPhase, TaskSpec, TaskStatus},
+    },
+    registry::{Kinds, RandomIds, Registry},
+    runtime::{clock::SystemClock, objects::Objects, registry_objects::RegistryObjects},
+    store::{EmbeddedStore, Key, MemoryEngine, Options, Prefix, Store, Version},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 const WRITERS: u64 = 64;
@@ -42,6 +52,10 @@ fn main() {
     for watchers in [0, 1, 100, 1000] {
         println!("{watchers:>4} watchers: {}", runtime.block_on(fan_out(watchers)));
     }
+    let [bare, status, same] = runtime.block_on(statuses());
+    println!("processor for a write of a task's status: {bare:.1} us in the store alone");
+    println!("{:>13} with all rules       {status:>6.1} us, {:.2} times", "", status / bare);
+    println!("{:>13} nothing changes      {same:>6.1} us, {:.2} times", "", same / bare);
 }
 
 /// About the size of a workload with its status.
@@ -150,4 +164,68 @@ async fn fan_out(watchers: usize) -> Latencies {
         all.push(begun.elapsed());
     }
     Latencies::new(all, start.elapsed())
+}
+
+/// Microseconds of processor for a version of a task in the store alone, with all rules of a write of its status, and for a write that
+/// changes nothing. Without a disk.
+async fn statuses() -> [f64; 3] {
+    const WRITES: u32 = 20_000;
+    const WRITES_OF_ONE: u32 = 4;
+    let store = EmbeddedStore::open(MemoryEngine::default(), Options::default()).expect("a fresh store opens");
+    let kinds = Kinds::from_crds(&gaia::api::crds()).expect("our kinds are in order");
+    let registry = Registry::open(store.clone(), kinds, Arc::new(SystemClock), Arc::new(RandomIds)).await;
+    let objects = RegistryObjects { registry: registry.expect("a registry"), field_manager: "bench" };
+    let document = json!({"apiVersion": "mloc/v1", "kind": "EchoTask", "metadata": {"name": "bench"}, "spec": {
+        "taskType": "echo", "resources": {"replicas": 1, "hardware": {"cpu": "1", "memory": "1Gi"}},
+        "data": {"type": "list", "items": ["hello", "again", "x".repeat(200)]},
+        "output": {"destination": {"type": "http", "url": "http://127.0.0.1/api/v1/results"}}}});
+    let raw_yaml = Some(document.to_string());
+    let spec =
+        TaskSpec { document: serde_json::from_value(document).expect("a document"), raw_yaml, ..Default::default() };
+    let mut tasks = Vec::new();
+    for n in 0..WRITES / WRITES_OF_ONE {
+        let mut task = Task::new(&format!("t{n}"), spec.clone());
+        task.metadata.namespace = Some("default".to_owned());
+        tasks.push(objects.create(task).await.expect("made"));
+    }
+
+    let write = async |task: &Task, attempts: u32| {
+        let phase = if attempts.is_multiple_of(2) { TaskPhase::Waiting } else { TaskPhase::Dispatched };
+        let mut status = TaskStatus { phase, attempts, assigned_worker: Some("w".to_owned()), ..TaskStatus::default() };
+        let (reason, at) =
+            (if attempts.is_multiple_of(2) { "Waits" } else { "Runs" }, Time(jiff::Timestamp::UNIX_EPOCH));
+        condition::set(&mut status.conditions, "Complete", ConditionStatus::False, reason, "so it is", Some(1), &at);
+        objects.update_status(Task { status: Some(status), ..task.clone() }).await.expect("written")
+    };
+    let before = processor();
+    for n in 0..WRITES_OF_ONE {
+        for task in &mut tasks {
+            *task = write(task, n).await;
+        }
+    }
+    let with_rules = processor() - before;
+    let before = processor();
+    for n in 0..WRITES {
+        write(&tasks[n as usize % tasks.len()], WRITES_OF_ONE - 1).await;
+    }
+    let unchanged = processor() - before;
+    let key = Key::new("gaia.dev", "tasks", Some("default"), "t0");
+    let mut version = store.get(&key).await.expect("readable").expect("there");
+    let before = processor();
+    for n in 0..WRITES {
+        let mut object = (*version.object).clone();
+        object["status"]["attempts"] = n.into();
+        version = store.update(key.clone(), object, version.revision).await.expect("written");
+        version.decode::<Task>().expect("a task");
+    }
+    let bare = processor() - before;
+    [bare, with_rules, unchanged].map(|spent| spent.as_secs_f64() * 1e6 / f64::from(WRITES))
+}
+
+/// Of this process so far, in ticks of 10 ms.
+fn processor() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").expect("Linux tells");
+    let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }

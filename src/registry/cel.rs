@@ -31,8 +31,8 @@ pub struct Rules {
     /// Fields of the object whose rules name the version before.
     read_old: BTreeSet<String>,
     any: bool,
-    /// By uid, the generation whose transition rules hold from itself to itself: what they see is the same at every write of a
-    /// status.
+    /// By uid, the generation whose transition rules hold from itself to itself: what they see is the same at every write of the
+    /// metadata.
     settled: Mutex<HashMap<String, i64>>,
 }
 
@@ -81,33 +81,17 @@ impl Rules {
     /// `object` has its defaults, and its generation. `old` is the version before, for transition rules; none at create.
     ///
     /// What has not changed is not checked again, as upstream (KEP-4008): a rule that came later refuses nothing that was there
-    /// before, and a write of status pays for the rules of status alone.
+    /// before.
     pub fn check(&self, object: &Value, old: Option<&Value>, node: &Node) -> Vec<FieldError> {
         if !self.any {
             return Vec::new();
         }
         if !self.is_root_settled(object, old) {
-            let old = old.map(visible);
-            let found = VALIDATOR.validate_compiled_with_context(
-                &self.compiled,
-                &visible(object),
-                old.as_ref(),
-                Some(&self.context),
-            );
-            return complaints(found, "", node);
+            return self.check_all(object, old, node);
         }
         let mut errors = Vec::new();
-        for (field, rules) in self.compiled.properties.iter().filter(|(field, _)| self.is_seen(field, object, old)) {
-            let Some(value) = object.get(field) else { continue };
-            let old = old.and_then(|old| old.get(field));
-            let found = match field.as_str() {
-                "metadata" => {
-                    let old = old.map(names);
-                    VALIDATOR.validate_compiled_with_context(rules, &names(value), old.as_ref(), None)
-                }
-                _ => VALIDATOR.validate_compiled_with_context(rules, value, old, None),
-            };
-            errors.extend(complaints(found, field, node));
+        for field in self.compiled.properties.keys().filter(|field| self.is_seen(field, object, old)) {
+            errors.extend(self.check_field(field, object, old, node));
         }
         if errors.is_empty() {
             self.remember(object, old);
@@ -115,6 +99,46 @@ impl Rules {
         // The fields come in no order.
         errors.sort_by(|a, b| a.field.cmp(&b.field));
         errors
+    }
+
+    /// As [`Rules::check`] where nothing but the status may differ from the version before. Rules of other fields see what they saw, and
+    /// are not asked; nor are their transitions, for which upstream does ask: a wish that stays is none. Where the object's own rules
+    /// look at the status they are asked, and all others with them.
+    pub fn check_status(&self, object: &Value, old: &Value, node: &Node) -> Vec<FieldError> {
+        const STATUS: &str = "status";
+        if !self.any {
+            return Vec::new();
+        }
+        if !self.is_root_settled(object, Some(old)) {
+            return self.check_all(object, Some(old), node);
+        }
+        match self.is_seen(STATUS, object, Some(old)) {
+            true => self.check_field(STATUS, object, Some(old), node),
+            false => Vec::new(),
+        }
+    }
+
+    fn check_all(&self, object: &Value, old: Option<&Value>, node: &Node) -> Vec<FieldError> {
+        let (object, old) = (visible(object), old.map(visible));
+        let found =
+            VALIDATOR.validate_compiled_with_context(&self.compiled, &object, old.as_ref(), Some(&self.context));
+        complaints(found, "", node)
+    }
+
+    /// The rules of one field, and below it.
+    fn check_field(&self, field: &str, object: &Value, old: Option<&Value>, node: &Node) -> Vec<FieldError> {
+        let Some((rules, value)) = self.compiled.properties.get(field).zip(object.get(field)) else {
+            return Vec::new();
+        };
+        let old = old.and_then(|old| old.get(field));
+        let found = match field {
+            "metadata" => {
+                let old = old.map(names);
+                VALIDATOR.validate_compiled_with_context(rules, &names(value), old.as_ref(), None)
+            }
+            _ => VALIDATOR.validate_compiled_with_context(rules, value, old, None),
+        };
+        complaints(found, field, node)
     }
 
     /// Whether the rules of the object itself say what they said of the version before.

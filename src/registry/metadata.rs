@@ -110,8 +110,8 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, now: Timestamp, ids: &dyn
     Ok(())
 }
 
-/// Checks the preconditions a body carries (uid, resourceVersion) and puts the server's fields back.
-pub fn restore(kind: &Kind, live: &Value, object: &mut Value) -> ApiResult<()> {
+/// Checks the preconditions a body carries: uid, resourceVersion.
+pub fn check_preconditions(kind: &Kind, live: &Value, object: &Value) -> ApiResult<()> {
     let name = text(live, "name").unwrap_or_default();
     let live_uid = text(live, "uid").unwrap_or_default();
     if let Some(uid) = text(object, "uid").filter(|uid| *uid != live_uid) {
@@ -127,6 +127,12 @@ pub fn restore(kind: &Kind, live: &Value, object: &mut Value) -> ApiResult<()> {
             return Err(ApiError::modified(kind, name));
         }
     }
+    Ok(())
+}
+
+/// Checks the preconditions a body carries and puts the server's fields back.
+pub fn restore(kind: &Kind, live: &Value, object: &mut Value) -> ApiResult<()> {
+    check_preconditions(kind, live, object)?;
     let Some(metadata) = map_at(object, &["metadata"]) else {
         return Err(ApiError::bad_request("metadata must be an object"));
     };

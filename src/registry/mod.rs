@@ -23,6 +23,7 @@ pub mod same;
 mod schema;
 pub mod selector;
 pub mod size;
+mod status;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -6,6 +6,7 @@ use std::io;
 use serde_json::Value;
 
 use super::{ApiError, ApiResult, Kind, Reason, Subresource};
+use crate::store::Version;
 
 /// Of the JSON of an object without its status, and of the status alone: whoever may write only one of them must not take the
 /// room of the other. As etcd's default for a request, which clients count on. Both together fit into one request to us.
@@ -38,6 +39,16 @@ pub fn check(kind: &Kind, name: &str, object: &Value, live: Option<&Value>, writ
         kind.qualified_plural()
     );
     Err(ApiError::about(kind, name, Reason::RequestEntityTooLarge, message))
+}
+
+/// As [`check`] for a write of the status: most often the text of the version before says that there is room, and the object is not
+/// gone through.
+pub fn check_status(kind: &Kind, name: &str, object: &Value, live: &Version) -> ApiResult<()> {
+    let new = json_bytes(&object["status"]) + json_bytes(&object["metadata"]["managedFields"]);
+    if live.json.len() + new <= MOST_BYTES {
+        return Ok(());
+    }
+    check(kind, name, object, Some(&live.object), Subresource::Status)
 }
 
 /// Of the compact JSON, which is not made.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ApiError, ApiResult, FieldValidation, Kind, ObjectName, Patch, Reason, Registry, Subresource, Taken, WriteOptions,
     Written, apply, builtin, definitions, events, fields::FieldError, metadata, nesting, patch, same, schema, size,
-    store_error,
+    status, store_error,
 };
 use crate::store::{Key, Revision, StoreError, Version};
 
@@ -212,8 +212,17 @@ impl Registry {
         for _ in 0..MAX_ATTEMPTS {
             let live = self.live(kind, name).await?;
             let Edited { object, warnings, recorded } = edit(&live.object)?;
-            let (object, taken) = self.prepare_update(&stored, &live.object, object, options, recorded)?;
-            match self.put_changed(&stored, &live, object, options).await {
+            let (put, taken) = match status::is_alone(&stored, options.subresource) {
+                true => match self.prepare_status(&stored, &live, object, options, recorded)? {
+                    Some((object, taken)) => (self.put(&stored, &live, object, options).await, taken),
+                    None => (Ok(live), Vec::new()),
+                },
+                false => {
+                    let (object, taken) = self.prepare_update(&stored, &live.object, object, options, recorded)?;
+                    (self.put_changed(&stored, &live, object, options).await, taken)
+                }
+            };
+            match put {
                 Ok(version) => {
                     return Ok(Written { version: events::shown(kind, version), created: false, warnings, taken });
                 }
@@ -263,7 +272,7 @@ impl Registry {
         if definitions::is(kind) { self.check_definition(kind, object, old) } else { Ok(()) }
     }
 
-    /// An unchanged object is not put: its revision stays. One that is being deleted goes with its last finalizer.
+    /// An unchanged object is not put: its revision stays.
     pub(super) async fn put_changed(
         &self,
         kind: &Kind,
@@ -274,6 +283,17 @@ impl Registry {
         if same::same_but_times(&object, &live.object) {
             return Ok(Arc::clone(live));
         }
+        self.put(kind, live, object, options).await
+    }
+
+    /// One that is being deleted goes with its last finalizer.
+    async fn put(
+        &self,
+        kind: &Kind,
+        live: &Arc<Version>,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Version>, StoreError> {
         if options.dry_run {
             return Ok(Arc::new(metadata::version(live.key.clone(), live.revision, object)));
         }

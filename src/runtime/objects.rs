@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::{future::BoxFuture, stream::BoxStream};
-use kube::runtime::watcher;
+use kube::{core::object::HasStatus, runtime::watcher};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ pub trait Objects: Clone + Send + Sync + 'static {
     fn update<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>>;
 
     /// The status, compared on the resourceVersion in `object`. An equal status makes no version.
-    fn update_status<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>>;
+    fn update_status<K: Object + HasStatus<Status: Serialize>>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>>;
 
     /// Nothing but `metadata.finalizers`, compared on the resourceVersion in `object`. A write of its own, so that it
     /// cannot touch (or come to own) a field of the spec.

@@ -21,6 +21,7 @@ use futures::future;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt, core::object::HasStatus};
+use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -39,7 +40,7 @@ const PARALLEL_ACTIONS: usize = 8;
 /// What a controller is.
 pub trait Reconciler: Send + Sync + Sized + 'static {
     type Object: Object + HasStatus<Status = Self::Status>;
-    type Status: Clone + PartialEq + Send + Sync + 'static;
+    type Status: Clone + PartialEq + Serialize + Send + Sync + 'static;
     type Observed: Send + Sync;
     type Action: fmt::Debug + Send + Sync;
 

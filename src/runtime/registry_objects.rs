@@ -7,7 +7,8 @@ use futures::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use kube::runtime::watcher::Event;
+use kube::{core::object::HasStatus, runtime::watcher::Event};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{error, warn};
 
@@ -55,10 +56,9 @@ impl RegistryObjects {
         }
     }
 
-    async fn put<K: Object>(&self, object: K, subresource: Subresource) -> ApiResult<Arc<K>> {
+    async fn put<K: Object>(&self, name: &ObjectName, object: Value, subresource: Subresource) -> ApiResult<Arc<K>> {
         let kind = self.kind::<K>()?;
-        let name = name_of(&object)?;
-        let written = self.registry.update(&kind, &name, untyped(&object)?, &self.options(subresource)).await?;
+        let written = self.registry.update(&kind, name, object, &self.options(subresource)).await?;
         typed(&written.version)
     }
 }
@@ -103,11 +103,21 @@ impl Objects for RegistryObjects {
     }
 
     fn update<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>> {
-        self.put(object, Subresource::Main).boxed()
+        async move { self.put(&name_of(&object)?, untyped(&object)?, Subresource::Main).await }.boxed()
     }
 
-    fn update_status<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>> {
-        self.put(object, Subresource::Status).boxed()
+    fn update_status<K: Object + HasStatus<Status: Serialize>>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>> {
+        async move {
+            let name = name_of(&object)?;
+            let meta = object.meta();
+            // The rest would be passed over.
+            let mut body = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version}});
+            if let Some(status) = object.status() {
+                body["status"] = untyped(status)?;
+            }
+            self.put(&name, body, Subresource::Status).await
+        }
+        .boxed()
     }
 
     fn set_finalizers<K: Object>(&self, object: &K, finalizers: Vec<String>) -> BoxFuture<'_, ApiResult<Arc<K>>> {
@@ -211,7 +221,7 @@ fn typed<K: Object>(version: &Version) -> ApiResult<Arc<K>> {
         .map_err(|error| ApiError::new(Reason::InternalError, format!("stored object does not fit its type: {error}")))
 }
 
-fn untyped<K: Object>(object: &K) -> ApiResult<Value> {
+fn untyped<T: Serialize>(object: &T) -> ApiResult<Value> {
     serde_json::to_value(object).map_err(|error| ApiError::new(Reason::InternalError, error.to_string()))
 }
 

@@ -30,7 +30,7 @@ impl Element {
         }
     }
 
-    fn wire(&self) -> String {
+    pub fn wire(&self) -> String {
         match self {
             Element::Field(name) => format!("f:{name}"),
             Element::Key(json) => format!("k:{json}"),
@@ -133,11 +133,15 @@ impl FieldSet {
                 out.owned = true;
                 continue;
             }
-            let mut child = Self::from_json(below)?;
-            // A path without further ones below is itself meant.
-            child.owned |= child.children.is_empty();
-            out.put(Element::parse(key)?, child);
+            out.put(Element::parse(key)?, Self::from_json_at(below)?);
         }
+        Some(out)
+    }
+
+    /// Reads what stands at a path of `FieldsV1`. One without further ones below is itself meant.
+    pub fn from_json_at(value: &Value) -> Option<Self> {
+        let mut out = Self::from_json(value)?;
+        out.owned |= out.children.is_empty();
         Some(out)
     }
 

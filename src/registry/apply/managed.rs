@@ -1,6 +1,6 @@
 //! `metadata.managedFields`: who owns what.
 
-use std::{collections::BTreeMap, fmt};
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -123,17 +123,24 @@ impl Managers {
 }
 
 fn read_entry(entry: &Value) -> Option<(Manager, Managed)> {
+    let fields = FieldSet::from_json(&entry["fieldsV1"])?;
+    let time = entry["time"].as_str().and_then(|t| t.parse().ok());
+    Some((read_manager(entry)?, Managed { fields, time }))
+}
+
+fn read_manager(entry: &Value) -> Option<Manager> {
     let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
     let operation = match entry["operation"].as_str()? {
         "Apply" => Operation::Apply,
         "Update" => Operation::Update,
         _ => return None,
     };
-    let manager =
-        Manager { operation, name: text("manager"), subresource: text("subresource"), api_version: text("apiVersion") };
-    let fields = FieldSet::from_json(&entry["fieldsV1"])?;
-    let time = entry["time"].as_str().and_then(|t| t.parse().ok());
-    Some((manager, Managed { fields, time }))
+    Some(Manager {
+        operation,
+        name: text("manager"),
+        subresource: text("subresource"),
+        api_version: text("apiVersion"),
+    })
 }
 
 fn write_entry(manager: &Manager, managed: &Managed) -> Value {
@@ -151,6 +158,70 @@ fn write_entry(manager: &Manager, managed: &Managed) -> Value {
         entry["subresource"] = json!(manager.subresource);
     }
     entry
+}
+
+/// Managers of one field of an object, and of what is below it: all of them that own something there. What they own elsewhere stays in the
+/// object as it is.
+pub struct Part {
+    field: Element,
+    /// Without times.
+    pub managers: Managers,
+}
+
+impl Part {
+    /// None where that is not enough: what is there cannot be read, or there would be too many managers.
+    pub fn read(object: &Value, field: &str) -> Option<Self> {
+        let field = Element::Field(field.to_owned());
+        let wire = field.wire();
+        let entries = object["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if entries.len() >= MAX_UPDATE_MANAGERS {
+            return None;
+        }
+        let mut managers = Managers::default();
+        for entry in entries {
+            let (manager, all) = (read_manager(entry)?, entry["fieldsV1"].as_object()?);
+            let Some(below) = all.get(&wire) else { continue };
+            let mut fields = FieldSet::default();
+            fields.put(field.clone(), FieldSet::from_json_at(below)?);
+            managers.set(manager, Managed { fields, time: None });
+        }
+        Some(Self { field, managers })
+    }
+
+    /// `writer` wrote at `now`: his entry is renewed, and made where he has none. As [`Managers::write`] writes them all.
+    pub fn write(mut self, object: &mut Value, writer: &Manager, now: Timestamp) {
+        let Some(metadata) = metadata::map_at(object, &["metadata"]) else { return };
+        let wire = self.field.wire();
+        let before = metadata.remove("managedFields").map(|mut before| before.as_array_mut().map(std::mem::take));
+        let mut entries = before.flatten().unwrap_or_default();
+        for entry in &mut entries {
+            let Some(manager) = read_manager(entry) else { continue };
+            let left = self.managers.0.remove(&manager);
+            let below = left.as_ref().and_then(|left| left.fields.child(&self.field)).map(FieldSet::to_json);
+            match (entry["fieldsV1"].as_object_mut(), below) {
+                (Some(all), Some(below)) => drop(all.insert(wire.clone(), below)),
+                (Some(all), None) => drop(all.remove(&wire)),
+                (None, _) => {}
+            }
+            if manager == *writer {
+                entry["time"] = metadata::timestamp(now);
+            }
+        }
+        entries.retain(|entry| entry["fieldsV1"].as_object().is_some_and(|all| !all.is_empty()));
+        if let Some(fields) = self.managers.0.remove(writer).map(|managed| managed.fields) {
+            entries.push(write_entry(writer, &Managed { fields, time: Some(now) }));
+        }
+        // Times are written in one form, of which the text has their order.
+        entries.sort_by(|a, b| {
+            let fields = ["operation", "time", "manager", "subresource", "apiVersion"];
+            let order =
+                |field: &&str| a[*field].as_str().unwrap_or_default().cmp(b[*field].as_str().unwrap_or_default());
+            fields.iter().map(order).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        });
+        if !entries.is_empty() {
+            metadata.insert("managedFields".to_owned(), Value::Array(entries));
+        }
+    }
 }
 
 /// Takes out what nobody owns.

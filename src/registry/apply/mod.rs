@@ -13,6 +13,8 @@ mod differential;
 mod fieldset;
 mod managed;
 mod merge;
+#[cfg(test)]
+mod of_status;
 mod prune;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,7 @@ use super::{
     ApiError, ApiResult, Cause, Kind, Reason, Subresource, Taken, WriteOptions, error::Details, metadata, schema,
 };
 use fieldset::FieldSet;
-use managed::{Managed, Manager, Managers, Operation};
+use managed::{Managed, Manager, Managers, Operation, Part};
 use typed::{Comparison, compare};
 
 /// Upstream's name for who wrote before anybody was recorded.
@@ -54,6 +56,28 @@ pub fn record_update(
     managers.set(me, Managed { fields: managed::without_identity(fields), time: Some(now) });
     managers.cap_updates();
     managers.write(object);
+    taken
+}
+
+/// As [`record_update`], where nothing but the status differs: what the managers own elsewhere is neither read nor written anew.
+pub fn record_status(
+    kind: &Kind,
+    live: &Value,
+    object: &mut Value,
+    options: &WriteOptions,
+    now: Timestamp,
+) -> Vec<Taken> {
+    const STATUS: &str = "status";
+    let Some(mut part) = Part::read(object, STATUS) else {
+        return record_update(kind, Some(live), object, options, now);
+    };
+    let me = manager(kind, options, Operation::Update);
+    let changes = typed::compare_field(live, object, &kind.root, STATUS);
+    let taken = take_from_others(&mut part.managers, &me, &changes);
+    let mine = part.managers.0.remove(&me).map(|m| m.fields).unwrap_or_default();
+    let fields = mine.difference(&changes.removed).union(&changes.added).union(&changes.modified);
+    part.managers.set(me.clone(), Managed { fields, time: Some(now) });
+    part.write(object, &me, now);
     taken
 }
 

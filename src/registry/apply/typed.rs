@@ -87,6 +87,13 @@ pub fn compare(old: &Value, new: &Value, node: &Node) -> Comparison {
     between(Some(old), Some(new), Some(node))
 }
 
+/// As [`compare`], of objects that differ in nothing but this field.
+pub fn compare_field(old: &Value, new: &Value, node: &Node, name: &str) -> Comparison {
+    let mut out = Comparison::default();
+    out.put(Element::Field(name.to_owned()), between(old.get(name), new.get(name), node.field(name)));
+    out
+}
+
 fn between(old: Option<&Value>, new: Option<&Value>, node: Option<&Node>) -> Comparison {
     let mut out = Comparison::default();
     match (old, new) {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub use default::{apply_defaults, prune_nulls};
 pub use prune::prune;
-pub use validate::validate;
+pub use validate::{validate, validate_field};
 
 /// JSON types as a schema names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

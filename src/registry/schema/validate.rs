@@ -14,6 +14,22 @@ pub fn validate(value: &Value, node: &Node) -> Vec<FieldError> {
     errors
 }
 
+/// As [`validate`], of an object in which nothing but this field is new. What the rest lacks, by a schema that came later, is no
+/// reason to refuse it.
+pub fn validate_field(object: &Value, node: &Node, name: &str) -> Vec<FieldError> {
+    let (place, mut errors) = (Place::Root, Vec::new());
+    check_limits(object, &node.limits, &place, &mut errors);
+    check_branches(object, node, &place, &mut errors);
+    match (object.get(name), node.field(name)) {
+        (Some(below), Some(field)) => walk(below, field, &place.field(name), &mut errors),
+        (None, _) if node.required.iter().any(|required| required == name) => {
+            errors.push(FieldError::required(place.field(name).to_string(), ""));
+        }
+        (Some(_) | None, _) => {}
+    }
+    errors
+}
+
 fn walk(value: &Value, node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {
     if errors.len() > MOST_COMPLAINTS
         || value.is_null() && (node.nullable || (node.type_.is_none() && !node.int_or_string))

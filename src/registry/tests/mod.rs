@@ -5,6 +5,7 @@ mod deletes;
 mod patch;
 mod reads;
 mod sizes;
+mod status;
 mod writes;
 
 use kube::CustomResourceExt;

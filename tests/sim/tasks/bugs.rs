@@ -11,7 +11,8 @@ use gaia::{
         registry_objects::RegistryObjects,
     },
 };
-use kube::runtime::watcher::Event;
+use kube::{core::object::HasStatus, runtime::watcher::Event};
+use serde::Serialize;
 use serde_json::Value;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Objects for Seam {
         self.objects.update(object)
     }
 
-    fn update_status<K: Object>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>> {
+    fn update_status<K: Object + HasStatus<Status: Serialize>>(&self, object: K) -> BoxFuture<'_, ApiResult<Arc<K>>> {
         if self.bug == Bug::RecordsOnPaper && is_task::<K>() {
             let phase = serde_json::to_value(&object).expect("plain data")["status"]["phase"].clone();
             if phase == "Dispatched" {
