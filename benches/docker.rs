@@ -229,9 +229,7 @@ impl World {
             let id = self.made(&name).await;
             self.raw.start(&id).await.expect("it starts");
             ear.all("start", std::slice::from_ref(&name)).await;
-            self.host.docker(&["kill", &name]);
-            ear.all("die", std::slice::from_ref(&name)).await;
-            let begun = Instant::now();
+            let begun = self.died(&mut ear, &name).await;
             self.raw.start(&id).await.expect("it starts");
             ear.all("start", std::slice::from_ref(&name)).await;
             raw.push(begun.elapsed());
@@ -258,16 +256,22 @@ impl World {
         tell("gaia", &mut ours, &[("a loop over Docker's API", &mut raw), ("--restart always", &mut by_policy)]);
     }
 
-    /// Not by Docker's own kill, after which its restart policy leaves it alone.
+    /// From its death to its next start, which somebody sees to.
     async fn killed(&self, ear: &mut Ear, container: &str) -> Duration {
+        let begun = self.died(ear, container).await;
+        ear.all("start", &[container.to_owned()]).await;
+        begun.elapsed()
+    }
+
+    /// When its death is told, after it has run for a while. Not by Docker's own kill, after which its restart policy leaves it alone,
+    /// and which answers only when the engine has tidied up.
+    async fn died(&self, ear: &mut Ear, container: &str) -> Instant {
         tokio::time::sleep(RUNS_FOR).await;
         let pid = self.host.inspect(container).expect("it is there").pid.to_string();
         let killed = Command::new("kill").args(["-9", &pid]).status().expect("kill runs");
         assert!(killed.success());
         ear.all("die", &[container.to_owned()]).await;
-        let begun = Instant::now();
-        ear.all("start", &[container.to_owned()]).await;
-        begun.elapsed()
+        Instant::now()
     }
 
     async fn saved(&self) {
