@@ -1,9 +1,11 @@
 //! Those who do not do what they are asked: the card changes hands only by proof, and what was done is put back and told.
 
+use std::{process::Command, time::Duration};
+
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::world::{CORE, PRIME, STUDY, World, handoff_path, steps};
+use crate::world::{CORE, PRIME, STUDY, World, handoff_path, steps, workload_path};
 
 const NOT_FREED: &str = "GPU cleanup timeout - VRAM not released";
 const CORE_REFUSES: &str = "Core failed to acknowledge GPU release";
@@ -15,6 +17,12 @@ async fn record(world: &World, begin: &str) -> Value {
     items.retain(|handoff| handoff["metadata"]["name"].as_str().is_some_and(|name| name.starts_with(begin)));
     assert_eq!(items.len(), 1, "{all:#}");
     items.remove(0)
+}
+
+/// As its own fault would, and not the engine.
+fn kill(pid: u64) {
+    let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
+    assert!(killed.expect("kill runs").success());
 }
 
 async fn to_study(world: &World) {
@@ -170,4 +178,37 @@ async fn a_prime_that_never_serves_goes_and_study_has_the_card_again() {
     let detail = refused["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("start default/gaia-prime failed"), "{refused}");
     world.settled(STUDY).await;
+}
+
+/// Its restart is on the way to the engine, or up already, when it is to give the card away. Whoever does not run is not asked.
+#[rstest]
+#[case::at_once(0)]
+#[case::while_it_starts(100)]
+#[case::when_it_has_begun(350)]
+#[tokio::test]
+async fn a_study_that_dies_while_it_is_to_let_go_does_not_come_up_beside_prime(#[case] after_ms: u64) {
+    let world = World::awake().await;
+    to_study(&world).await;
+    let study = world.host.running("gaia-study-live").await;
+    kill(study.pid);
+    // tidy: how long after the death the wish comes is the case
+    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+    world.wish("back", STUDY, PRIME).await;
+    assert_eq!(world.settled_after("back", STUDY, PRIME).await, PRIME, "{}", world.tell().await);
+}
+
+#[tokio::test]
+async fn a_study_that_does_not_run_is_stopped_and_not_asked() {
+    let world = World::with(|stack| stack.spec(STUDY)["restartPolicy"] = json!("Never")).await;
+    to_study(&world).await;
+    let study = world.host.running("gaia-study-live").await;
+    kill(study.pid);
+    let dead = |study: &Value| study["status"]["live"]["state"] == "Exited";
+    world.until(&workload_path(STUDY), "is dead", dead).await;
+    world.wish("back", STUDY, PRIME).await;
+    assert_eq!(world.settled_after("back", STUDY, PRIME).await, PRIME);
+    let record = record(&world, "back").await;
+    let first = &record["status"]["steps"][0];
+    assert_eq!(first["outcome"], "Skipped", "{record:#}");
+    assert_eq!(world.card.journal().iter().filter(|line| line.contains("/study/gpu-release")).count(), 0);
 }
