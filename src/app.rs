@@ -17,7 +17,7 @@ mod readiness;
 mod reality;
 mod tasks;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, panic::resume_unwind, sync::Arc, thread};
 
 use prometheus_client::registry::Registry as Exposition;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -26,7 +26,11 @@ use tracing::{info, warn};
 
 pub use crate::runtime::supervisor::TaskFailure;
 use crate::{
-    adapters::gpus::nvml::{self, NvmlGpus},
+    adapters::{
+        gpus::nvml::{self, NvmlGpus},
+        outbox::Outbox,
+        peers::targets::Targets,
+    },
     api,
     config::{self, Config},
     controllers,
@@ -141,30 +145,78 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         warn!(%address, "tokens and data travel in the clear; give a certificate with --tls-cert-file and --tls-key-file");
     }
     let listeners = Listeners { main: listener, certificates, tasks: tasks_listener, droplets: droplets_listener };
-    let store = open_store(&config)?;
+    let Foundation { store, kinds, clients } = Foundation::lay(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let registry = open_registry(store.clone(), clock.clone()).await?;
+    let registry = open_registry(store.clone(), kinds, clock.clone()).await?;
     let world = world(&config, clock.clone())?;
     let metrics = RuntimeMetrics::default();
     let lifecycle = Lifecycle::default();
-    let parts = Parts { config, registry, clock, world, metrics };
+    let parts = Parts { config, registry, clients, clock, world, metrics };
     let supervisor = parts.spawn(listeners, store, &lifecycle).await?;
     let running = supervise(supervisor, (scheme, address), lifecycle);
     info!(%address, scheme, version = telemetry::VERSION, "gaia serves");
     Ok(running)
 }
 
+/// What nothing else is needed for.
+struct Foundation {
+    store: Arc<EmbeddedStore>,
+    kinds: Kinds,
+    clients: Clients,
+}
+
+/// Of other hosts' services. Each reads all the authorities that this host trusts.
+struct Clients {
+    outbox: Outbox,
+    droplets: Targets,
+}
+
+impl Foundation {
+    /// Side by side: each takes some ten milliseconds, and nobody is served before all are there.
+    fn lay(config: &Config) -> Result<Self, StartError> {
+        let (store, kinds, clients) = tokio::task::block_in_place(|| {
+            thread::scope(|scope| {
+                let kinds = scope.spawn(own_kinds);
+                let clients = scope.spawn(|| Clients::make(&config.droplets));
+                (open_store(config), joined(kinds), joined(clients))
+            })
+        });
+        Ok(Self { store: store?, kinds: kinds?, clients: clients? })
+    }
+}
+
+impl Clients {
+    fn make(settings: &config::Droplets) -> Result<Self, StartError> {
+        let outbox = Outbox::new().map_err(StartError::Outbox)?;
+        Ok(Self { outbox, droplets: droplets::targets(settings)? })
+    }
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Every row is read.
 fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, StartError> {
-    // Blocks while every row is read; nobody waits for us yet.
-    tokio::task::block_in_place(|| EmbeddedStore::open_dir(&config.data_dir, Options::default()))
+    EmbeddedStore::open_dir(&config.data_dir, Options::default())
         .map_err(|source| StartError::Store { directory: config.data_dir.clone(), source })
 }
 
+fn own_kinds() -> Result<Kinds, StartError> {
+    Kinds::from_crds(&api::crds()).map_err(refused("read the definitions of our kinds"))
+}
+
 /// All kinds over a store.
-async fn open_registry(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Arc<Registry>, StartError> {
-    let failed = |doing| move |source| StartError::Registry { doing, source: Box::new(source) };
-    let kinds = Kinds::from_crds(&api::crds()).map_err(failed("read the definitions of our kinds"))?;
-    Registry::open(store, kinds, clock, Arc::new(RandomIds)).await.map_err(failed("write what must exist"))
+async fn open_registry(
+    store: Arc<dyn Store>,
+    kinds: Kinds,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Registry>, StartError> {
+    Registry::open(store, kinds, clock, Arc::new(RandomIds)).await.map_err(refused("write what must exist"))
+}
+
+fn refused(doing: &'static str) -> impl FnOnce(ApiError) -> StartError {
+    move |source| StartError::Registry { doing, source: Box::new(source) }
 }
 
 fn world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, StartError> {
@@ -191,6 +243,7 @@ struct Listeners {
 struct Parts {
     config: Config,
     registry: Arc<Registry>,
+    clients: Clients,
     clock: Arc<dyn Clock>,
     world: World,
     metrics: RuntimeMetrics,

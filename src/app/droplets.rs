@@ -36,6 +36,14 @@ pub(super) async fn listen(settings: &config::Droplets) -> Result<Option<TcpList
     listener.map(Some).map_err(|source| StartError::Listen { address, source })
 }
 
+/// Whoever can be asked. The registry's host may have an address that droplets may not have.
+pub(super) fn targets(given: &config::Droplets) -> Result<Targets, StartError> {
+    let registry = given.registry_url.clone().unwrap_or_else(|| Settings::default().registry_url);
+    let registry = reqwest::Url::parse(&registry).ok();
+    let trusted = registry.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
+    Targets::new(trusted).map_err(StartError::Droplets)
+}
+
 fn settings(given: &config::Droplets, (scheme, own): (&str, SocketAddr)) -> Settings {
     let default = Settings::default();
     let follow_registry = given.registry_url.is_some() || given.listen.is_some();
@@ -69,9 +77,7 @@ impl Parts {
         let scheme = if apart.is_none() && self.config.tls.is_some() { "https" } else { "http" };
         let own = (scheme, apart.unwrap_or(main));
         let settings = settings(given, own);
-        let registry = reqwest::Url::parse(&settings.registry_url).ok();
-        let trusted = registry.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
-        let targets = Targets::new(trusted).map_err(StartError::Droplets)?;
+        let targets = self.clients.droplets.clone();
         let (calls, queued) = match given.history {
             History::Memory => (Calls::in_memory(given.most_history), Vec::new()),
             History::Batched | History::Durable => {

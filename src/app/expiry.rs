@@ -88,7 +88,10 @@ mod tests {
     /// A registry in memory with one event of each age, in hours before noon.
     async fn registry_with(ages: &[i64]) -> Arc<Registry> {
         let store = EmbeddedStore::open(MemoryEngine::default(), Options::default()).expect("memory opens");
-        let registry = crate::app::open_registry(store, Arc::new(SystemClock)).await.expect("opens");
+        let registry =
+            crate::app::open_registry(store, crate::app::own_kinds().expect("our kinds"), Arc::new(SystemClock))
+                .await
+                .expect("opens");
         let kind = registry.kinds().by_kind("", "v1", "Event").expect("served");
         for age in ages {
             let last = noon() - SignedDuration::from_hours(*age);

@@ -9,7 +9,6 @@ use super::{Parts, StartError};
 use crate::{
     adapters::{
         bus::{SharedBus, both::BothBuses, embedded::EmbeddedBus, redis::RedisBus},
-        outbox::Outbox,
         results::ResultFiles,
     },
     config,
@@ -83,7 +82,7 @@ impl Parts {
             results: Arc::new(results.clone()),
             metrics: metrics.clone(),
             signer: signer.clone(),
-            outbox: Outbox::new().map_err(StartError::Outbox)?,
+            outbox: self.clients.outbox.clone(),
             base_url: given.base_url.clone(),
             settings: settings(given),
         };

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 pub use start::{Objects, Reality, images, images_of_files, observe};
 
-use super::{FIELD_MANAGER, StartError, TaskFailure, open_registry, reality::World};
+use super::{FIELD_MANAGER, StartError, TaskFailure, open_registry, own_kinds, reality::World};
 use crate::{
     adapters::simulated::containers::{Behaviour, Effect, Image, Images, SimulatedContainers},
     api::{condition, source::Source, workload::Workload},
@@ -91,7 +91,7 @@ async fn play(start: Start, directory: &Path) -> Result<Plan, PlanError> {
     let engine = simulated(&start.reality, clock.clone());
     let snapshot = start::snapshot(start.objects);
     let store = EmbeddedStore::open(MemoryEngine::holding(&snapshot), Options::default()).map_err(PlanError::Load)?;
-    let registry = open_registry(store.clone(), clock.clone()).await?;
+    let registry = open_registry(store.clone(), own_kinds()?, clock.clone()).await?;
 
     let mut supervisor = Supervisor::new();
     // Events are told to nobody: the receiver stays only so that the queue is not closed.
