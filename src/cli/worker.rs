@@ -20,6 +20,7 @@ use crate::{
         },
         home,
         processes::Tree,
+        recipients::{Recipient, Recipients},
     },
 };
 
@@ -53,6 +54,10 @@ pub struct WorkerArgs {
     /// Requests to the endpoint at a time, of a task with several items
     #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     http_concurrency: u16,
+    /// Who may have results beside the server, where documents name them: hosts (`example.com`, `10.0.0.7:8443`), beginnings of URLs
+    /// (`https://example.com/hooks`), or `nobody` [default: whoever a document names]
+    #[arg(long, value_name = "HOST|URL", value_delimiter = ',', env = "GAIA_WORKER_DELIVER_TO")]
+    deliver_to: Vec<Recipient>,
     /// The network of containers of `container`; it must exist [default: the engine's usual one]
     #[arg(long, value_name = "NAME")]
     container_network: Option<String>,
@@ -108,6 +113,7 @@ impl WorkerArgs {
             token,
             tags: self.tags.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
             executors: self.executors.iter().map(|kind| self.executor(*kind)).collect::<Result<_, _>>()?,
+            deliver_to: Recipients::only(self.deliver_to.clone()),
             heartbeat: Duration::from_secs(self.heartbeat),
             grace: Duration::from_secs(self.grace),
             directory,

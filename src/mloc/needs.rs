@@ -1,18 +1,20 @@
 //! What a step needs of a worker, whether a worker has it, and which of several is taken: contract sections 4.3 and 4.4.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::amounts::{self, MemoryReading};
-use crate::api::{task::MlocHardware, worker::WorkerHardware};
+use crate::api::{task::MlocSpec, worker::WorkerHardware};
 
 /// What a worker must have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Needs {
     /// `spec.taskType`.
     pub task_type: String,
+    /// `spec.data.type`. None: the document does not say.
+    pub data_type: Option<String>,
     pub millicores: u64,
     pub memory_bytes: Option<u64>,
     pub gpu: Option<GpuNeeds>,
@@ -31,12 +33,39 @@ pub struct GpuNeeds {
 #[derive(Debug, Clone, Copy)]
 pub struct Offer<'w> {
     pub hardware: &'w WorkerHardware,
-    /// The types of tasks that it can run. None: a worker of MLOC's, which does not say, and is taken to run all.
-    pub executors: Option<&'w BTreeSet<String>>,
+    /// What it can run. None: a worker of MLOC's, which does not say, and is taken to run all.
+    pub executors: Option<&'w Executors>,
+}
+
+/// The types of tasks that a worker runs, and of which data each. None: of any.
+pub type Executors = BTreeMap<String, Option<BTreeSet<String>>>;
+
+/// In what a worker announces as its `env`.
+const EXECUTORS: &str = "executors";
+/// Beside them: for those executors that cannot do with any, the types of data that they take.
+const DATA_TYPES: &str = "data_types";
+
+/// What a worker of ours announces, which others pass over: for each type of tasks the data that it takes.
+pub fn announce(executors: &Executors) -> Map<String, Value> {
+    let of = |(name, data): (&String, &Option<BTreeSet<String>>)| Some((name.clone(), json!(data.as_ref()?)));
+    let data_types: Map<String, Value> = executors.iter().filter_map(of).collect();
+    let names: Vec<&String> = executors.keys().collect();
+    Map::from_iter([(EXECUTORS.to_owned(), json!(names)), (DATA_TYPES.to_owned(), Value::Object(data_types))])
+}
+
+/// From the `env` of a worker. None: it does not say what it runs.
+pub fn announced(env: &Value) -> Option<Executors> {
+    let texts = |list: &Value| -> Option<BTreeSet<String>> {
+        Some(list.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    };
+    let names = texts(&env[EXECUTORS])?;
+    Some(names.into_iter().map(|name| (name.clone(), texts(&env[DATA_TYPES][&name]))).collect())
 }
 
 impl Needs {
-    pub fn of(task_type: &str, hardware: &MlocHardware, reading: MemoryReading) -> Self {
+    /// Of one step.
+    pub fn of(spec: &MlocSpec, reading: MemoryReading) -> Self {
+        let hardware = &spec.resources.hardware;
         let amount = |given: &Option<IntOrString>| match given {
             Some(IntOrString::Int(number)) => Value::from(*number),
             Some(IntOrString::String(text)) => Value::from(text.as_str()),
@@ -51,7 +80,8 @@ impl Needs {
             memory_bytes: gpu.rest.get("memory").and_then(amounts::bytes),
         });
         Self {
-            task_type: task_type.to_owned(),
+            task_type: spec.task_type.clone(),
+            data_type: spec.rest.get("data").and_then(|data| data["type"].as_str()).map(str::to_owned),
             millicores: amounts::millicores(&cpu).unwrap_or(0),
             memory_bytes: amounts::bytes(&memory).filter(|_| counts),
             // `count: 0` of any kind asks for nothing; of a kind it asks for one, as in MLOC.
@@ -63,8 +93,11 @@ impl Needs {
     /// enough; a worker that does not say how many cores it has has none.
     pub fn missing(&self, offer: Offer<'_>) -> Option<Lack> {
         let hardware = offer.hardware;
-        if offer.executors.is_some_and(|all| !all.contains(&self.task_type)) {
-            return Some(Lack::Executors);
+        if let Some(all) = offer.executors {
+            let Some(takes) = all.get(&self.task_type) else { return Some(Lack::Executors) };
+            if takes.as_ref().zip(self.data_type.as_ref()).is_some_and(|(takes, data)| !takes.contains(data)) {
+                return Some(Lack::Data);
+            }
         }
         if self.millicores > u64::from(hardware.cpu_cores.unwrap_or(0)) * 1000 {
             return Some(Lack::Cores);
@@ -87,6 +120,8 @@ impl Needs {
 pub enum Lack {
     #[strum(serialize = "do not run its taskType")]
     Executors,
+    #[strum(serialize = "run its taskType with data of other types")]
+    Data,
     #[strum(serialize = "have too few cores")]
     Cores,
     #[strum(serialize = "have too little memory")]
@@ -167,14 +202,49 @@ mod tests {
         for (executors, expected) in
             [(vec!["echo", "http"], None), (vec!["http"], Some(Lack::Executors)), (vec![], Some(Lack::Executors))]
         {
-            let executors = executors.into_iter().map(str::to_owned).collect();
+            let executors = executors.into_iter().map(|name| (name.to_owned(), None)).collect();
             let offer = Offer { hardware: &there, executors: Some(&executors) };
             assert_eq!(needs(json!({"cpu": 1}), MemoryReading::Exact).missing(offer), expected);
         }
     }
 
+    #[rstest]
+    #[case("inference", json!({"type": "dataset"}), Some(Lack::Data))]
+    #[case("inference", json!({"type": "graph_template"}), None)]
+    #[case("inference", json!({"items": []}), None)]
+    #[case("inference", json!(null), None)]
+    #[case("command", json!({"type": "dataset"}), None)]
+    #[case("echo", json!({"type": "list"}), Some(Lack::Executors))]
+    fn who_says_what_data_it_takes_gets_no_other(
+        #[case] task_type: &str,
+        #[case] data: Value,
+        #[case] expected: Option<Lack>,
+    ) {
+        let env =
+            json!({"executors": ["inference", "command"], "data_types": {"inference": ["graph_template", "list"]}});
+        let executors = announced(&env).expect("it says so");
+        assert_eq!(
+            Value::Object(announce(&executors)),
+            json!({"executors": ["command", "inference"], "data_types": env["data_types"]})
+        );
+        let spec = json!({"taskType": task_type, "resources": {"hardware": {}}, "data": data});
+        let needs = Needs::of(&serde_json::from_value(spec).expect("a spec"), MemoryReading::Exact);
+        let there = worker(4, 24, &[]);
+        assert_eq!(needs.missing(Offer { hardware: &there, executors: Some(&executors) }), expected);
+        assert_eq!(needs.missing(mlocs(&there)), None, "who does not say is taken to run all");
+    }
+
+    #[test]
+    fn who_says_nothing_of_data_takes_any() {
+        assert_eq!(announced(&json!({})), None);
+        assert_eq!(announced(&json!({"executors": "echo"})), None);
+        let old = announced(&json!({"executors": ["echo", 1], "data_types": {"echo": "list"}})).expect("it says so");
+        assert_eq!(old, Executors::from([("echo".to_owned(), None)]));
+    }
+
     fn needs(hardware: Value, reading: MemoryReading) -> Needs {
-        Needs::of("echo", &serde_json::from_value(hardware).expect("hardware"), reading)
+        let spec = json!({"taskType": "echo", "resources": {"hardware": hardware}});
+        Needs::of(&serde_json::from_value(spec).expect("a spec"), reading)
     }
 
     #[rstest]

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     adapters::bus::stamp,
+    mloc::{destination, needs},
     runtime::clock::{Clock, SystemClock},
 };
 
@@ -175,10 +176,13 @@ impl Agent {
     /// The first words of a connection: who it is, what it is at, what has ended.
     fn introduce(&mut self, connection: u64) {
         self.connection = Some(connection);
-        let executors: Vec<&str> = self.settings.executors.iter().map(|executor| executor.task_type()).collect();
-        let env = json!({"executors": executors, "version": crate::telemetry::VERSION});
+        let takes = |types: &[&str]| types.iter().map(|type_| (*type_).to_owned()).collect();
+        let executors = self.settings.executors.iter();
+        let executors = executors.map(|one| (one.task_type().to_owned(), one.data_types().map(takes))).collect();
+        let mut env = needs::announce(&executors);
+        env.insert("version".to_owned(), json!(crate::telemetry::VERSION));
         let payload = Map::from_iter([
-            ("env".to_owned(), env),
+            ("env".to_owned(), Value::Object(env)),
             ("hardware".to_owned(), self.hardware.clone()),
             ("started_at".to_owned(), json!(self.started_at)),
             ("pid".to_owned(), json!(std::process::id())),
@@ -361,6 +365,11 @@ async fn attempt(means: Means, order: Order, cancel: CancellationToken) -> End {
     let Some(executor) = executor else {
         return End::Failed(format!("spec.taskType: this worker has no executor {:?}", order.task_type()));
     };
+    // Before it costs anything.
+    let elsewhere = destination::of(&order.document).filter(|_| order.delivers_elsewhere);
+    if let Some(Err(why)) = elsewhere.map(|to| settings.deliver_to.check(&to.url)) {
+        return End::Failed(format!("spec.output.destination.url: {why}"));
+    }
     // Removed with its end, whatever that is.
     let directory = match home.attempt() {
         Ok(directory) => directory,

@@ -24,10 +24,12 @@ pub mod logs;
 pub mod message;
 mod output;
 pub mod processes;
+pub mod recipients;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use executors::Executor;
+use recipients::Recipients;
 
 /// What a worker is started with.
 pub struct Settings {
@@ -39,6 +41,8 @@ pub struct Settings {
     pub id: String,
     pub tags: Vec<String>,
     pub executors: Vec<Arc<dyn Executor>>,
+    /// Who may have results beside the server.
+    pub deliver_to: Recipients,
     pub heartbeat: Duration,
     /// A running task has so long when the worker is asked to end.
     pub grace: Duration,

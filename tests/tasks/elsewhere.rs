@@ -117,6 +117,23 @@ async fn what_is_not_taken_fails_and_says_why() {
     assert_eq!((hook.of("/refuses").len(), hook.of("/redirects").len(), hook.of("/busy").len()), (8, 4, 0));
 }
 
+#[tokio::test]
+async fn nothing_goes_to_whom_the_worker_may_not_deliver_to() {
+    let world = World::without_redis(&[("RETRY_BASE_DELAY_SEC", "0")]).await;
+    let hook = Hook::default();
+    let url = hook.start().await;
+    let allowed = format!("{url}/hooks");
+    let args = ["--executors", "command", "--deliver-to", "example.com", "--deliver-to", &allowed];
+    let _worker = Program::start(&world, "w0", &args).await;
+    let fine = world.submitted(&to(&format!("{allowed}/a"), json!({}))).await;
+    let refused = world.submitted(&to(&format!("{url}/elsewhere"), json!({}))).await;
+    world.all_done(&fine).await;
+    let task = world.status_is(&refused[0], "FAILED").await;
+    let why = "spec.output.destination.url: this worker may not deliver there (127.0.0.1): it is not among those of its --deliver-to";
+    assert_eq!(task["error"], why);
+    assert_eq!((hook.of("/hooks/a").len(), hook.of("/elsewhere").len()), (1, 0));
+}
+
 /// Who takes results as we do is us under another name, unless we are told our own.
 #[tokio::test]
 async fn another_orchestrator_is_somebody_else_once_we_know_who_we_are() {

@@ -163,14 +163,21 @@ async fn a_parallel_template_is_divided_among_workers_of_ours() {
 }
 
 #[tokio::test]
+async fn a_dataset_waits_for_a_worker_that_loads_it() {
+    let run = Run::with(1).await;
+    let data = json!({"type": "dataset", "url": "d", "split": "train[:1%]"});
+    let id = run.world.submitted(&inference(json!({"data": data, "enforce_cpu": true}))).await.remove(0);
+    run.world.status_is(&id, "WAITING").await;
+    let why = run.world.object(&format!("tasks/{id}")).await["status"]["conditions"][0].clone();
+    let message = "none of 1 workers can do it: 1 run its taskType with data of other types";
+    assert_eq!((&why["reason"], &why["message"]), (&json!("NoWorkerFits"), &json!(message)));
+}
+
+#[tokio::test]
 async fn what_the_endpoint_cannot_do_fails_and_says_where() {
     let run = Run::with(1).await;
     let list = json!({"type": "list", "items": ["a"]});
     let cases = [
-        (
-            json!({"data": {"type": "dataset", "url": "d", "split": "train[:1%]"}, "enforce_cpu": true}),
-            "spec.data.type: ",
-        ),
         (json!({"data": list, "model": {"adapters": [{"type": "lora", "url": "u"}]}}), "spec.model.adapters: "),
         (
             json!({"data": list, "model": {"source": {"identifier": "absent"}}}),

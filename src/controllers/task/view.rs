@@ -23,7 +23,7 @@ use crate::{
     mloc::{
         amounts::MemoryReading,
         names,
-        needs::{Needs, Offer},
+        needs::{self, Executors, Needs, Offer},
     },
     registry::ObjectName,
 };
@@ -64,7 +64,7 @@ pub struct Hand {
     /// When its process started, in its own words.
     pub incarnation: Option<String>,
     /// What it is able to run. None: a worker of MLOC, which does not say.
-    pub executors: Option<BTreeSet<String>>,
+    pub executors: Option<Executors>,
 }
 
 impl Hand {
@@ -77,9 +77,6 @@ impl Hand {
         Offer { hardware: &self.hardware, executors: self.executors.as_ref() }
     }
 }
-
-/// In what a worker announces as its `env`: the executors of a worker of ours.
-const EXECUTORS: &str = "executors";
 
 #[derive(Default)]
 pub struct View {
@@ -232,11 +229,7 @@ impl View {
             ready: condition::is_true(&status.conditions, READY),
             hardware: status.hardware.unwrap_or_default(),
             unschedulable: worker.spec.unschedulable || status.state == WorkerState::Draining,
-            executors: status
-                .announced
-                .get("env")
-                .and_then(|env| env.get(EXECUTORS)?.as_array())
-                .map(|all| all.iter().filter_map(|executor| executor.as_str()).map(str::to_owned).collect()),
+            executors: status.announced.get("env").and_then(needs::announced),
             incarnation: status.announced.get("started_at").and_then(|at| at.as_str()).map(str::to_owned),
         };
         if self.workers.get(&id) == Some(&hand) {
@@ -318,7 +311,7 @@ impl View {
         let Some(Known { task, submitter }) = self.tasks.get(key) else { return };
         let spec = &task.spec.document.spec;
         let seeker = Seeker {
-            needs: Needs::of(spec.task_type.as_str(), &spec.resources.hardware, self.reading),
+            needs: Needs::of(spec, self.reading),
             priority: task.spec.priority,
             submitter: submitter.clone(),
             since: task.submitted_at(),

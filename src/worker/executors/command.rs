@@ -76,6 +76,10 @@ impl Executor for Programs {
         "command"
     }
 
+    fn data_types(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
     fn run<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Value, Failure>> {
         self.execute(job).boxed()
     }

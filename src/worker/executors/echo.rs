@@ -24,6 +24,10 @@ impl Executor for Echo {
         "echo"
     }
 
+    fn data_types(&self) -> Option<&'static [&'static str]> {
+        Some(&["list"])
+    }
+
     fn run<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Value, Failure>> {
         async move {
             let spec: Spec = if job.spec().get("echo").is_some() { job.part("echo")? } else { Spec::default() };

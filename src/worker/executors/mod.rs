@@ -66,6 +66,9 @@ pub trait Executor: Send + Sync + 'static {
     /// The `spec.taskType` that it is for.
     fn task_type(&self) -> &'static str;
 
+    /// The `spec.data.type`s that it can do with. None: any, for it makes nothing of them.
+    fn data_types(&self) -> Option<&'static [&'static str]>;
+
     /// Runs a task to its end, and nothing of it goes on afterwards: not when it fails, and not when `job.cancel` says so, to
     /// which it listens all the time. Answers the result, a JSON object.
     fn run<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Value, Failure>>;

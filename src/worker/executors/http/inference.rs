@@ -42,6 +42,10 @@ impl Executor for Inference {
         "inference"
     }
 
+    fn data_types(&self) -> Option<&'static [&'static str]> {
+        Some(&["list", "graph_template"])
+    }
+
     fn run<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Value, Failure>> {
         self.execute(job).boxed()
     }

@@ -130,6 +130,10 @@ impl Executor for OpenAi {
         "http"
     }
 
+    fn data_types(&self) -> Option<&'static [&'static str]> {
+        Some(&["list"])
+    }
+
     fn run<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Value, Failure>> {
         self.execute(job).boxed()
     }
