@@ -27,7 +27,7 @@ use crate::{
         task::Task,
         worker::WorkerHardware,
     },
-    mloc::needs::GpuNeeds,
+    mloc::needs::{GpuNeeds, Needs},
     runtime::objects::Objects,
 };
 
@@ -256,6 +256,14 @@ fn waits(claim: &GpuClaim) -> String {
 }
 
 impl<O: Objects> Tasks<O> {
+    /// It would run on cards of ours there, and does not hold them: their claim has ended, or is gone.
+    pub(super) fn lacks_cards(&self, key: &Key, worker: &str) -> bool {
+        let Some((task, hand)) = self.view.task(key).zip(self.view.worker(worker)) else { return false };
+        let needs = Needs::of(&task.spec.document.spec, self.reality.settings.reading);
+        let needed = self.view.cards.needed(task, needs.gpu.as_ref(), &hand.hardware).is_some();
+        needed && !matches!(self.view.cards.right(key), Right::Holds(_))
+    }
+
     /// Makes claims. A task whose claim cannot be made is looked at again.
     pub(super) async fn claim(&mut self, wanted: Vec<(Key, GpuClaim)>) {
         let making = wanted.into_iter().map(|(key, claim)| async { (key, self.objects.create(claim).await) });

@@ -116,7 +116,7 @@ impl<O: Objects> Tasks<O> {
             let wait = at.duration_since(now);
             Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
-        [retry, self.next_look, self.next_reading, Some(self.next_sweep), self.next_leftover()]
+        [retry, self.next_begun(), self.next_look, self.next_reading, Some(self.next_sweep), self.next_leftover()]
             .into_iter()
             .flatten()
             .min()
@@ -192,6 +192,10 @@ impl<O: Objects> Tasks<O> {
     pub(super) fn put(&mut self, task: std::sync::Arc<Task>) {
         if task.phase().is_terminal() {
             self.sweep_soon();
+        }
+        // Also when the answer to the write that says so was lost, and nothing was published.
+        if holder(&task).is_some() {
+            self.look_soon();
         }
         self.dirty.extend(self.view.put(task));
     }

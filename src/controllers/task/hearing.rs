@@ -59,8 +59,9 @@ impl<O: Objects> Tasks<O> {
                         {
                             self.view.occupied.insert(event.worker.clone(), key.clone());
                         }
-                        let started = current.and_then(|task| transition::started(&task, &event.worker, now));
-                        changes.extend(started.map(|status| (key.clone(), status)));
+                        if let Some(task) = current {
+                            self.begins(&key, &task, &event.worker, now);
+                        }
                         spoken.extend(attempt.map(|attempt| (event.worker, key, Some(attempt))));
                     }
                     WorkerNews::Idle { last_task: Some(task) } => {
@@ -81,6 +82,7 @@ impl<O: Objects> Tasks<O> {
                 },
             }
         }
+        self.take_begun(&mut changes);
         self.add_artifacts(&mut changes).await;
         self.write(changes.into_iter().collect()).await;
         self.let_go(spoken).await;
@@ -113,15 +115,14 @@ impl<O: Objects> Tasks<O> {
 
     /// A task with what is about to be written of it.
     fn current(&self, key: &Key, changes: &BTreeMap<Key, TaskStatus>) -> Option<std::sync::Arc<Task>> {
-        let task = self.view.task(key)?;
         match changes.get(key) {
-            Some(status) => Some(Task { status: Some(status.clone()), ..(**task).clone() }.into()),
-            None => Some(task.clone()),
+            Some(status) => Some(Task { status: Some(status.clone()), ..(**self.view.task(key)?).clone() }.into()),
+            None => self.known(key),
         }
     }
 
     fn on_task(
-        &self,
+        &mut self,
         event: &TaskEvent,
         changes: &BTreeMap<Key, TaskStatus>,
         now: Timestamp,
@@ -133,7 +134,10 @@ impl<O: Objects> Tasks<O> {
         }
         let (worker, dispatch) = (event.worker.as_deref(), event.dispatched_at.as_deref());
         let status = match &event.news {
-            TaskNews::Started => transition::started(&task, worker?, now),
+            TaskNews::Started => {
+                self.begins(&key, &task, worker?, now);
+                None
+            }
             TaskNews::Succeeded => transition::succeeded(&task, worker, dispatch, now),
             TaskNews::Failed(error) => {
                 transition::failed(&task, worker, dispatch, error, &self.reality.settings.backoff, now)
@@ -159,10 +163,10 @@ impl<O: Objects> Tasks<O> {
         let now = self.clock.now();
         let mut changes = BTreeMap::new();
         for key in keys {
-            let Some(task) = self.view.task(&key) else { continue };
+            let Some(task) = self.known(&key) else { continue };
             match self.posted(&key).await {
                 Ok(posted) => {
-                    let status = posted.and_then(|posted| transition::delivered(task, &posted, now));
+                    let status = posted.and_then(|posted| transition::delivered(&task, &posted, now));
                     changes.extend(status.map(|status| (key, status)));
                 }
                 Err(_) => self.unread.push(wire_id(&key)),

@@ -8,7 +8,7 @@
 //! 1. Every dependency is done: it seeks a worker ([`transition::next`]).
 //! 2. One is free that fits ([`assign`]). The status says Dispatched, with the attempt and the worker's incarnation, by
 //!    compare-and-swap and durably. Only then is it published. A crash in between is found by step 3.
-//! 3. The worker's word, or its hash, tells that it began. Where neither does in time, it is published again: a worker that is not
+//! 3. The worker's word, or its hash, tells that it began, which is written unless it ends at once ([`beginning`]). Where neither does in time, it is published again: a worker that is not
 //!    listening yet has missed it ([`silence`]).
 //! 4. TASK_SUCCEEDED, TASK_FAILED or a delivered result ends the attempt. When none was heard and the hash says that it
 //!    ended, its outcome is unknown, which counts as a failure.
@@ -30,6 +30,7 @@ pub mod submission;
 pub mod transition;
 pub mod view;
 
+mod beginning;
 mod delivering;
 mod following;
 mod handing;
@@ -134,6 +135,7 @@ struct Tasks<O: Objects> {
     silent: HashMap<String, Instant>,
     /// What the bus told before everything was known.
     heard: Vec<BusEvent>,
+    begun: BTreeMap<Key, beginning::Begun>,
     /// Whose results were stored; none: several may have been.
     stored: Vec<Option<String>>,
     /// Whose results could not be read or recorded, and are looked at again.
@@ -169,6 +171,7 @@ impl<O: Objects> Tasks<O> {
             reminders: HashMap::new(),
             silent: HashMap::new(),
             heard: Vec::new(),
+            begun: BTreeMap::new(),
             stored: Vec::new(),
             unread: Vec::new(),
             next_reading: None,
@@ -215,7 +218,7 @@ impl<O: Objects> Tasks<O> {
     /// What one task is to become, if anything; and whether it seeks a worker.
     fn consider(&mut self, key: &Key, now: Timestamp) -> Option<TaskStatus> {
         self.retries.remove(key);
-        let Some(task) = self.view.task(key).cloned() else {
+        let Some(task) = self.known(key) else {
             self.view.seek_no_more(key);
             self.incomplete.remove(key);
             return None;

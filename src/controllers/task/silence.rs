@@ -101,21 +101,26 @@ impl<O: Objects> Tasks<O> {
         let now = self.clock.now();
         let mut reminders = std::mem::take(&mut self.reminders);
         for (worker, key) in held {
-            let Some((record, task)) = record(&worker).zip(self.view.task(&key)) else { continue };
+            let Some((record, task)) = record(&worker).zip(self.known(&key)) else { continue };
             let reminder = reminders.remove(&key).unwrap_or_else(|| Reminder::first(now));
             // Known here before it is known of the worker's object: another process must not be told of this attempt.
             let meant = task.status.as_ref().and_then(|status| status.assigned_incarnation.as_ref());
             if meant.zip(record.started_at.as_ref()).is_some_and(|(meant, now)| meant != now) {
                 let error = format!("worker {worker} was started anew");
-                changes.extend(transition::lost(task, &error, now).map(|status| (key, status)));
+                changes.extend(transition::lost(&task, &error, now).map(|status| (key, status)));
                 continue;
             }
             let mut keep = reminder;
             match seen(record, &wire_id(&key)) {
-                Seen::Began => {
-                    changes.extend(transition::started(task, &worker, now).map(|status| (key.clone(), status)))
-                }
+                Seen::Began => self.begins(&key, &task, &worker, now),
                 Seen::Elsewhere => {}
+                Seen::NotYet if reminder.at <= now && self.lacks_cards(&key, &worker) => {
+                    info!(task = key.1, worker, "its cards are another's by now, and its worker has not begun");
+                    // Should it begin all the same it is told to stop, and nothing else goes to it until then.
+                    self.view.occupied.insert(worker.clone(), key.clone());
+                    changes.extend(transition::recalled(&task, now).map(|status| (key, status)));
+                    continue;
+                }
                 Seen::NotYet if reminder.at <= now => {
                     info!(task = key.1, worker, "the worker does not say that it has its task; it is told again");
                     again.push(key.clone());
@@ -128,8 +133,8 @@ impl<O: Objects> Tasks<O> {
                     let error = "the worker ended it, and how was not heard";
                     // One that cannot be read now may be read at the next look.
                     if let Ok(posted) = self.posted(&key).await {
-                        let delivered = posted.and_then(|posted| transition::delivered(task, &posted, now));
-                        let status = delivered.or_else(|| transition::lost(task, error, now));
+                        let delivered = posted.and_then(|posted| transition::delivered(&task, &posted, now));
+                        let status = delivered.or_else(|| transition::lost(&task, error, now));
                         changes.extend(status.map(|status| (key.clone(), status)));
                     }
                 }

@@ -6,21 +6,28 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
+mod recalls;
+
 use super::{
     Reality, Tasks,
     retention::is_leaving,
     submission::GRACE,
+    transition,
     view::{Key, object_name},
 };
 use crate::{
-    adapters::{bus::embedded::EmbeddedBus, outbox::Outbox, results::ResultFiles},
+    adapters::{
+        bus::{BusEvent, TaskEvent, TaskNews, WorkerEvent, WorkerNews, embedded::EmbeddedBus},
+        outbox::Outbox,
+        results::ResultFiles,
+    },
     api::{
         RESULTS_FINALIZER, annotation,
         condition::{self, ConditionStatus, READY},
         task::{Task, TaskPhase, TaskSpec, TaskStatus},
         worker::{Worker, WorkerHardware, WorkerSpec, WorkerStatus},
     },
-    registry::{Kinds, Registry, ids::RandomIds},
+    registry::{Kinds, Reason, Registry, ids::RandomIds},
     runtime::{
         clock::{Clock, SystemClock},
         events::Recorder,
@@ -33,13 +40,17 @@ use crate::{
 
 /// The loop with an empty store.
 async fn loop_of_nothing(directory: &Path) -> Tasks<RegistryObjects> {
+    loop_with(directory, EmbeddedBus::new(Duration::from_secs(120))).await
+}
+
+async fn loop_with(directory: &Path, bus: EmbeddedBus) -> Tasks<RegistryObjects> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = EmbeddedStore::open(MemoryEngine::default(), Default::default()).expect("an empty store");
     let kinds = Kinds::from_crds(&crate::api::crds()).expect("our kinds are in order");
     let registry = Registry::open(store, kinds, clock.clone(), Arc::new(RandomIds)).await.expect("a registry");
     let (recorder, _inbox) = Recorder::new(clock.clone(), RuntimeMetrics::default());
     let reality = Reality {
-        bus: Arc::new(EmbeddedBus::new(Duration::from_secs(120))),
+        bus: Arc::new(bus),
         results: Arc::new(ResultFiles::new(directory).expect("a directory")),
         metrics: Default::default(),
         signer: None,
@@ -177,6 +188,121 @@ fn worker(name: &str) -> Worker {
     condition::set(&mut status.conditions, READY, ConditionStatus::True, "HeartbeatSeen", "it lives", None, &now);
     worker.status = Some(status);
     worker
+}
+
+/// With worker `w1`, by what is stored.
+async fn put_dispatched(tasks: &mut Tasks<RegistryObjects>, name: &str) -> Key {
+    tasks.dirty.extend(tasks.view.put_worker(&worker("w1")));
+    let mut task = task(name, name);
+    task.spec.max_retries = 1;
+    let key = put(tasks, task).await;
+    tasks.pass().await;
+    assert_eq!(stored(tasks, name).await.expect("it is there").phase(), TaskPhase::Dispatched);
+    key
+}
+
+fn runs(task: &str) -> BusEvent {
+    let news = WorkerNews::Running { task: Some(task.to_owned()), attempt: None };
+    BusEvent::Worker(WorkerEvent { worker: "w1".to_owned(), news })
+}
+
+fn told(task: &str, news: TaskNews) -> BusEvent {
+    let worker = Some("w1".to_owned());
+    BusEvent::Task(TaskEvent { task: task.to_owned(), worker, dispatched_at: None, attempt: None, news })
+}
+
+async fn heard(tasks: &mut Tasks<RegistryObjects>, events: Vec<BusEvent>) {
+    tasks.heard.extend(events);
+    tasks.hear().await;
+}
+
+async fn revision(tasks: &Tasks<RegistryObjects>) -> u64 {
+    tasks.objects.registry.store().revision().await.expect("it is open").0
+}
+
+#[tokio::test]
+async fn a_short_task_costs_three_writes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut tasks = loop_of_nothing(directory.path()).await;
+    let before = revision(&tasks).await;
+    put_dispatched(&mut tasks, "t").await;
+    heard(&mut tasks, vec![runs("t"), told("t", TaskNews::Started)]).await;
+    tasks.pass().await;
+    heard(&mut tasks, vec![told("t", TaskNews::Succeeded)]).await;
+    tasks.pass().await;
+    let status = stored(&tasks, "t").await.expect("it is there").status.clone().expect("it has one");
+    assert_eq!((status.phase, status.started_at.is_some()), (TaskPhase::Done, true));
+    assert_eq!(revision(&tasks).await - before, 3, "made, handed over, done");
+    heard(&mut tasks, vec![runs("t")]).await;
+    assert_eq!((tasks.next_begun(), revision(&tasks).await - before), (None, 3), "nothing is left of it");
+}
+
+#[tokio::test]
+async fn who_was_handed_over_without_an_answer_is_looked_after() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut tasks = loop_of_nothing(directory.path()).await;
+    let key = put(&mut tasks, task("t", "t")).await;
+    assert_eq!(tasks.next_look, None);
+    // The write took effect, and its answer said that it could not be made.
+    let mut written = (**tasks.view.task(&key).expect("it is known")).clone();
+    written.status = Some(transition::dispatched(&written, "w1", None, Timestamp::UNIX_EPOCH));
+    tasks.objects.update_status(written).await.expect("written");
+    tasks.look_again(&key, Reason::ServiceUnavailable, "the store cannot write").await;
+    assert!(tasks.next_look.is_some(), "or its worker would never hear of it");
+}
+
+fn a_moment_passes(tasks: &mut Tasks<RegistryObjects>) {
+    assert!(tasks.next_begun().is_some());
+    tasks.begun.values_mut().for_each(|begun| begun.due = tokio::time::Instant::now());
+}
+
+#[tokio::test]
+async fn a_beginning_is_written_after_a_moment_whatever_else_changes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut tasks = loop_of_nothing(directory.path()).await;
+    let key = put_dispatched(&mut tasks, "t").await;
+    heard(&mut tasks, vec![runs("t")]).await;
+    assert_eq!(stored(&tasks, "t").await.expect("it is there").status.clone().expect("it has one").started_at, None);
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    tasks.objects.merge::<Task>(&object_name(&key), label).await.expect("labelled");
+    tasks.look_at(&key).await;
+    a_moment_passes(&mut tasks);
+    heard(&mut tasks, vec![]).await;
+    let status = stored(&tasks, "t").await.expect("it is there").status.clone().expect("it has one");
+    assert!(status.started_at.is_some());
+    assert_eq!(tasks.next_begun(), None);
+}
+
+#[tokio::test]
+async fn a_beginning_is_of_one_attempt() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut tasks = loop_of_nothing(directory.path()).await;
+    put_dispatched(&mut tasks, "t").await;
+    heard(&mut tasks, vec![runs("t")]).await;
+    tasks.dirty.extend(tasks.view.remove_worker(&worker("w1")));
+    tasks.pass().await;
+    assert_eq!(stored(&tasks, "t").await.expect("it is there").phase(), TaskPhase::Waiting);
+    tasks.dirty.extend(tasks.view.put_worker(&worker("w1")));
+    tasks.pass().await;
+    a_moment_passes(&mut tasks);
+    heard(&mut tasks, vec![]).await;
+    let status = stored(&tasks, "t").await.expect("it is there").status.clone().expect("it has one");
+    assert_eq!((status.attempts, status.phase, status.started_at), (2, TaskPhase::Dispatched, None));
+    assert_eq!(tasks.next_begun(), None);
+}
+
+#[tokio::test]
+async fn what_is_cancelled_within_a_moment_had_begun() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut tasks = loop_of_nothing(directory.path()).await;
+    let key = put_dispatched(&mut tasks, "t").await;
+    heard(&mut tasks, vec![runs("t")]).await;
+    let wish = json!({"spec": {"cancel": true}});
+    tasks.objects.merge::<Task>(&object_name(&key), wish).await.expect("wished");
+    tasks.look_at(&key).await;
+    tasks.pass().await;
+    let status = stored(&tasks, "t").await.expect("it is there").status.clone().expect("it has one");
+    assert_eq!((status.phase, status.started_at.is_some()), (TaskPhase::Cancelled, true));
 }
 
 /// `cargo test --lib task::tests::a_turn_with_many -- --ignored --nocapture`

@@ -327,6 +327,15 @@ pub fn lost(task: &Task, error: &str, now: Timestamp) -> Option<TaskStatus> {
     Some(again(task, TaskReason::WorkerLost, error, None, now))
 }
 
+/// Its cards went to another before its worker was heard to begin: it may not begin there any more. Nobody has failed.
+pub fn recalled(task: &Task, now: Timestamp) -> Option<TaskStatus> {
+    let worker = holder(task)?;
+    let message = format!("its claim on GPUs ended before worker {worker} began; it claims again");
+    let mut status = waiting(task, TaskPhase::Waiting, TaskReason::WaitingForGpu, None, message, now);
+    (status.assigned_incarnation, status.dispatched_at, status.started_at) = (None, None, None);
+    Some(status)
+}
+
 /// Cannot be handed to any worker as it is.
 pub fn invalid(task: &Task, why: &str, now: Timestamp) -> TaskStatus {
     ended(task, TaskPhase::Failed, TaskReason::Invalid, Some(why.to_owned()), now)

@@ -16,6 +16,7 @@ use std::{
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::Context;
@@ -39,6 +40,8 @@ use decide::{Life, Sight, is_registered};
 const LOOK: Duration = Duration::from_secs(2);
 /// After an event, so that several make one look.
 const SOON: Duration = Duration::from_millis(100);
+/// Between looks for nothing but what workers are at: busy ones say so many times a second, and each look writes each of them.
+const WHILE_BUSY: Duration = Duration::from_millis(500);
 
 /// What can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +110,8 @@ impl<O: Objects> Workers<O> {
         let mut events = self.bus.events();
         let mut wait = Duration::ZERO;
         loop {
-            let look_at = tokio::time::Instant::now() + wait;
-            let mut due = look_at;
+            let looked_at = Instant::now();
+            let mut due = looked_at + wait;
             // Cancel-safe: a stream's next, a point in time.
             loop {
                 tokio::select! {
@@ -118,10 +121,14 @@ impl<O: Objects> Workers<O> {
                             self.metrics.heartbeats.inc();
                         }
                         Some(BusEvent::Lost(_)) => self.trusted_from = None,
-                        Some(_) => due = due.min(tokio::time::Instant::now() + SOON),
+                        Some(event) => {
+                            let soon = Instant::now() + SOON;
+                            let at = if is_of_work(&event) { soon.max(looked_at + WHILE_BUSY) } else { soon };
+                            due = due.min(at);
+                        }
                         None => return,
                     },
-                    () = tokio::time::sleep_until(due) => break,
+                    () = sleep_until(due) => break,
                 }
             }
             if let Err(error) = self.look().await {
@@ -259,9 +266,21 @@ impl<O: Objects> Workers<O> {
     }
 }
 
+/// It tells what a worker is at, and nothing of whether it is there or takes tasks.
+fn is_of_work(event: &BusEvent) -> bool {
+    match event {
+        BusEvent::Task(_) => true,
+        BusEvent::Worker(event) => matches!(event.news, WorkerNews::Running { .. } | WorkerNews::Idle { .. }),
+        BusEvent::Connected | BusEvent::Lost(_) => false,
+    }
+}
+
 /// Somebody wishes something of it: the wish outlives the process that it is about.
 fn is_stated(worker: &Worker) -> bool {
     let discovered =
         worker.metadata.labels.iter().flatten().any(|(name, value)| name == label::DISCOVERED && value == "true");
     !discovered || worker.spec.unschedulable || !worker.spec.tags.is_empty()
 }
+
+#[cfg(test)]
+mod tests;
