@@ -13,7 +13,7 @@ use std::{
 
 use futures::FutureExt;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -64,6 +64,8 @@ struct Agent {
     unsettled: Vec<(Order, String)>,
     last_task: Option<String>,
     logs: LogBuffer,
+    /// An attempt is about to deliver: what it printed is told before.
+    printed: Arc<Notify>,
     finished: mpsc::Sender<End>,
     /// It was asked to end, and ends the running task at this time.
     draining: Option<tokio::time::Instant>,
@@ -114,6 +116,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         unsettled: Vec::new(),
         last_task: None,
         logs: LogBuffer::default(),
+        printed: Arc::default(),
         finished,
         draining: None,
         settings: settings.clone(),
@@ -139,6 +142,7 @@ impl Agent {
         let mut beat = tokio::time::interval(self.settings.heartbeat);
         let mut logs = tokio::time::interval(LOGS_EVERY);
         let mut repeat = tokio::time::interval(REPEAT_EVERY);
+        let printed = self.printed.clone();
         info!(worker = self.settings.id, server = self.settings.server, "the worker begins");
         loop {
             let drained = self.draining;
@@ -160,6 +164,7 @@ impl Agent {
                     self.tell_state();
                 }
                 _ = repeat.tick() => self.tell_ends(),
+                () = printed.notified() => self.tell_logs(),
                 _ = logs.tick() => self.tell_logs(),
             }
             self.begin();
@@ -282,6 +287,7 @@ impl Agent {
             home: self.home.clone(),
             delivery: self.delivery.clone(),
             logs: self.logs.clone(),
+            printed: self.printed.clone(),
         };
         let attempt = attempt(means, order.clone(), cancel.clone());
         let finished = self.finished.clone();
@@ -356,11 +362,12 @@ struct Means {
     home: Arc<Home>,
     delivery: Delivery,
     logs: LogBuffer,
+    printed: Arc<Notify>,
 }
 
 /// One attempt, from its directory to the answer of the server.
 async fn attempt(means: Means, order: Order, cancel: CancellationToken) -> End {
-    let Means { settings, home, delivery, logs } = means;
+    let Means { settings, home, delivery, logs, printed } = means;
     let executor = settings.executors.iter().find(|executor| executor.task_type() == order.task_type());
     let Some(executor) = executor else {
         return End::Failed(format!("spec.taskType: this worker has no executor {:?}", order.task_type()));
@@ -382,7 +389,10 @@ async fn attempt(means: Means, order: Order, cancel: CancellationToken) -> End {
     let log = logs.of(&order);
     let files_url = format!("{}/api/v1/results/{}/files", settings.server, order.task);
     let job = Job { order, log, home, directory: directory.path().to_owned(), artifacts, files_url, cancel };
-    let end = match executor.run(&job).await {
+    let outcome = executor.run(&job).await;
+    // With the result the task is done, and whoever waited for that reads what it printed.
+    printed.notify_one();
+    let end = match outcome {
         Err(Failure::Cancelled) => End::Cancelled,
         Err(Failure::Failed(error)) => End::Failed(error),
         Ok(result) => match delivery.deliver(&job.order, &result, &job.artifacts, &job.cancel).await {

@@ -32,8 +32,12 @@ pub async fn result(world: &World, id: &str) -> Value {
 
 /// Each as `stream text`.
 pub async fn log(world: &World, id: &str) -> Vec<String> {
-    let (_, list) = world.get(&format!("/api/v1/tasks/{id}/logs")).await;
-    let attempt = list["logs"][0]["attempt"].as_str().expect("an attempt").to_owned();
+    // It comes by another connection than the result.
+    let attempt = eventually("a log", DEADLINE, async || {
+        let (_, list) = world.get(&format!("/api/v1/tasks/{id}/logs")).await;
+        list["logs"][0]["attempt"].as_str().map(str::to_owned)
+    })
+    .await;
     let request = world.request(Method::GET, &format!("/api/v1/tasks/{id}/logs/{attempt}"));
     let text = request.send().await.expect("an answer").text().await.expect("a text");
     let line = |line: &str| {
