@@ -198,7 +198,7 @@ fn default_cleanup_timeout() -> u32 {
     120
 }
 fn default_cleanup_interval() -> u32 {
-    5
+    10
 }
 fn default_samples() -> u32 {
     3
