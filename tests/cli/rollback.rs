@@ -103,7 +103,8 @@ fn a_history_outlives_the_process_and_not_its_workload() {
     assert!(server.terminate().0.success());
     let host = Host { server: Server::start(data.path()), data };
     assert_eq!(host.history(), ["live 2 web:2", "live 1 web:1", "candidate 1 next:1"]);
-    let gone = host.server.follow(&["watch", "wlh", "--only-changes"]);
+    let gone = host.server.follow(&["watch", "wlh"]);
+    gone.line("a history, by a watch that is at it", |line| line.contains("web"));
     host.says(&["delete", "workload", "web"]);
     gone.line("the history goes with it", |line| line.contains("DELETED"));
 }
