@@ -1,6 +1,8 @@
-//! The calls on disk: one thread, one transaction for everything that waits.
+//! The calls on disk: one thread, one transaction for everything that waits, and one row for its calls. A row for each call would
+//! cost the processor more than the rest of most calls does.
 
 use std::{
+    collections::{HashSet, VecDeque},
     io,
     path::Path,
     sync::Arc,
@@ -9,6 +11,7 @@ use std::{
 };
 
 use rusqlite::{Connection, params};
+use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::droplets::{
@@ -21,10 +24,23 @@ const MOST_AT_ONCE: usize = 1_000;
 /// What nobody waits for is gathered so long: a sync for every call would cost more than most calls do.
 const GATHER: Duration = Duration::from_millis(50);
 
+/// Of one row.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// How calls were kept before 2026-12: a row for each.
+const OLD: &str = "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'calls'";
+const FROM_OLD: &str = "
+    BEGIN IMMEDIATE;
+    INSERT INTO batches (calls, records)
+        SELECT COUNT(*), CAST(group_concat(record, char(10) ORDER BY seq) AS BLOB) FROM calls HAVING COUNT(*) > 0;
+    DROP TABLE calls;
+    COMMIT;
+";
+
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
-    CREATE TABLE IF NOT EXISTS calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS batches (seq INTEGER PRIMARY KEY AUTOINCREMENT, calls INTEGER NOT NULL, records BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS queued (id TEXT PRIMARY KEY, call TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS results (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, scope BLOB NOT NULL UNIQUE, payload BLOB NOT NULL, made TEXT NOT NULL);
@@ -66,12 +82,25 @@ impl Write {
 }
 
 pub struct Left {
-    pub connection: Connection,
+    pub desk: Desk,
     /// The oldest first.
     pub results: Vec<(Once, Made)>,
     /// The oldest first.
     pub records: Vec<Record>,
     pub queued: Vec<String>,
+}
+
+/// Where calls are written.
+pub struct Desk {
+    connection: Connection,
+    /// Calls that are kept, about: a row stays as long as one of its calls does.
+    most: usize,
+    /// Numbers of rows, and how many calls each holds; the oldest first.
+    rows: VecDeque<(i64, usize)>,
+    /// Calls that are promised and have not ended. Of all others there is nothing to delete.
+    queued: HashSet<String>,
+    /// JSON, value by value. Kept for its memory.
+    records: Vec<u8>,
 }
 
 /// A file that is no history is put aside: calls of the past are worth less than those to come.
@@ -98,25 +127,32 @@ pub fn open(file: &Path, most: usize) -> io::Result<Left> {
 fn read(file: &Path, most: usize) -> rusqlite::Result<Left> {
     let connection = Connection::open(file)?;
     connection.execute_batch(SCHEMA)?;
-    let mut statement = connection.prepare("SELECT record FROM calls ORDER BY seq DESC LIMIT ?1")?;
-    let texts = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| row.get::<_, String>(0))?;
+    if connection.query_row(OLD, [], |row| row.get::<_, i64>(0))? > 0 {
+        connection.execute_batch(FROM_OLD)?;
+    }
     let mut records = Vec::new();
-    for text in texts {
-        match serde_json::from_str::<Record>(&text?) {
-            Ok(record) => records.push(record),
-            Err(error) => tracing::warn!(%error, "a call in the history cannot be read"),
+    let mut rows = VecDeque::new();
+    let mut statement = connection.prepare("SELECT seq, calls, records FROM batches ORDER BY seq DESC")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        rows.push_front((row.get(0)?, usize::try_from(row.get::<_, i64>(1)?).unwrap_or_default()));
+        if records.len() < most {
+            records.extend(read_batch(row.get_ref(2)?.as_bytes()?).into_iter().rev());
         }
     }
+    records.truncate(most);
     records.reverse();
+    drop(found);
     drop(statement);
-    let mut statement = connection.prepare("SELECT call FROM queued")?;
-    let queued = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut statement = connection.prepare("SELECT id, call FROM queued")?;
+    let queued = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (ids, queued) = queued.collect::<rusqlite::Result<Vec<(String, String)>>>()?.into_iter().unzip();
     drop(statement);
     let mut statement = connection.prepare("SELECT scope, payload, made FROM results ORDER BY seq")?;
-    let rows = statement
+    let kept = statement
         .query_map([], |row| Ok((Once { scope: row.get(0)?, payload: row.get(1)? }, row.get::<_, String>(2)?)))?;
     let mut results = Vec::new();
-    for row in rows {
+    for row in kept {
         let (once, text) = row?;
         match serde_json::from_str::<Made>(&text) {
             Ok(made) => results.push((once, made)),
@@ -124,17 +160,26 @@ fn read(file: &Path, most: usize) -> rusqlite::Result<Left> {
         }
     }
     drop(statement);
-    Ok(Left { connection, results, records, queued })
+    let desk = Desk { connection, most, rows, queued: ids, records: Vec::new() };
+    Ok(Left { desk, results, records, queued })
 }
 
-/// Results of these keys are no longer wanted.
-pub fn forget(connection: &Connection, keys: &[Fingerprint]) -> rusqlite::Result<()> {
-    let mut delete = connection.prepare_cached("DELETE FROM results WHERE scope = ?1")?;
-    keys.iter().try_for_each(|key| delete.execute([key]).map(|_| ()))
+/// In the order in which they were written.
+fn read_batch(bytes: &[u8]) -> Vec<Record> {
+    let values = serde_json::Deserializer::from_slice(bytes).into_iter::<&RawValue>();
+    let read = values.map(|value| value.and_then(|value| serde_json::from_str::<Record>(value.get())));
+    let told = |read: serde_json::Result<Record>| match read {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::warn!(%error, "a call in the history cannot be read");
+            None
+        }
+    };
+    read.filter_map(told).collect()
 }
 
 /// Until nobody can send any more. Whoever waits for what he sends unparks this thread.
-pub fn run(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, most: usize) {
+pub fn run(mut desk: Desk, mut inbox: mpsc::Receiver<Write>) {
     let mut batch = Vec::new();
     loop {
         batch.clear();
@@ -142,7 +187,7 @@ pub fn run(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, most: u
             return;
         }
         gather(&mut inbox, &mut batch);
-        let written = write(&mut connection, &batch, most);
+        let written = desk.write(&batch);
         if let Err(error) = &written {
             tracing::warn!(%error, calls = batch.len(), "calls cannot be written to the history on disk");
         }
@@ -180,35 +225,74 @@ fn gather(inbox: &mut mpsc::Receiver<Write>, batch: &mut Vec<Write>) {
     }
 }
 
-fn write(connection: &mut Connection, batch: &[Write], most: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let transaction = connection.transaction()?;
-    for write in batch {
-        match write {
-            Write::Record { record, result, .. } => {
-                let text = serde_json::to_string(&**record)?;
-                transaction.prepare_cached("INSERT INTO calls (record) VALUES (?1)")?.execute([text])?;
-                transaction.prepare_cached("DELETE FROM queued WHERE id = ?1")?.execute([&record.id])?;
-                if let Some(result) = result {
-                    let KeyedResult { once, made, free } = &**result;
-                    let insert = "INSERT OR REPLACE INTO results (scope, payload, made) VALUES (?1, ?2, ?3)";
-                    let made = serde_json::to_string(made)?;
-                    transaction.prepare_cached(insert)?.execute(params![once.scope, once.payload, made])?;
-                    forget(&transaction, free)?;
-                }
-            }
-            Write::Queued { id, text, .. } => {
-                let mut insert =
-                    transaction.prepare_cached("INSERT OR REPLACE INTO queued (id, call) VALUES (?1, ?2)")?;
-                insert.execute(params![id, text])?;
-            }
-            Write::Mark { .. } => {}
-        }
+impl Desk {
+    /// Results of these keys are no longer wanted.
+    pub fn forget(&self, keys: &[Fingerprint]) -> rusqlite::Result<()> {
+        forget(&self.connection, keys)
     }
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let mut bound =
-        transaction.prepare_cached("DELETE FROM calls WHERE seq <= (SELECT COALESCE(MAX(seq), 0) FROM calls) - ?1")?;
-    bound.execute([most])?;
-    drop(bound);
-    transaction.commit()?;
-    Ok(())
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), Box<dyn std::error::Error>> {
+        let Self { connection, most, rows, queued, records } = self;
+        let transaction = connection.transaction()?;
+        let mut added = Vec::new();
+        let mut calls = 0;
+        records.clear();
+        for write in batch {
+            match write {
+                Write::Record { record, result, .. } => {
+                    serde_json::to_writer(&mut *records, &**record)?;
+                    calls += 1;
+                    if records.len() >= BATCH_BYTES {
+                        added.push(add(&transaction, std::mem::take(&mut calls), records)?);
+                        records.clear();
+                    }
+                    if queued.remove(&record.id) {
+                        transaction.prepare_cached("DELETE FROM queued WHERE id = ?1")?.execute([&record.id])?;
+                    }
+                    if let Some(result) = result {
+                        let KeyedResult { once, made, free } = &**result;
+                        let insert = "INSERT OR REPLACE INTO results (scope, payload, made) VALUES (?1, ?2, ?3)";
+                        let made = serde_json::to_string(made)?;
+                        transaction.prepare_cached(insert)?.execute(params![once.scope, once.payload, made])?;
+                        forget(&transaction, free)?;
+                    }
+                }
+                Write::Queued { id, text, .. } => {
+                    queued.insert(id.clone());
+                    let mut insert =
+                        transaction.prepare_cached("INSERT OR REPLACE INTO queued (id, call) VALUES (?1, ?2)")?;
+                    insert.execute(params![id, text])?;
+                }
+                Write::Mark { .. } => {}
+            }
+        }
+        if calls > 0 {
+            added.push(add(&transaction, calls, records)?);
+        }
+        let mut kept: usize = rows.iter().chain(&added).map(|(_, calls)| calls).sum();
+        let mut gone = 0;
+        while let Some((seq, calls)) = rows.get(gone)
+            && kept - calls >= *most
+        {
+            transaction.prepare_cached("DELETE FROM batches WHERE seq = ?1")?.execute([seq])?;
+            kept -= calls;
+            gone += 1;
+        }
+        transaction.commit()?;
+        rows.drain(..gone);
+        rows.extend(added);
+        Ok(())
+    }
+}
+
+/// A row of so many calls.
+fn add(connection: &Connection, calls: usize, records: &[u8]) -> rusqlite::Result<(i64, usize)> {
+    let mut insert = connection.prepare_cached("INSERT INTO batches (calls, records) VALUES (?1, ?2)")?;
+    insert.execute(params![i64::try_from(calls).unwrap_or(i64::MAX), records])?;
+    Ok((connection.last_insert_rowid(), calls))
+}
+
+fn forget(connection: &Connection, keys: &[Fingerprint]) -> rusqlite::Result<()> {
+    let mut delete = connection.prepare_cached("DELETE FROM results WHERE scope = ?1")?;
+    keys.iter().try_for_each(|key| delete.execute([key]).map(|_| ()))
 }

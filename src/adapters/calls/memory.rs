@@ -1,7 +1,7 @@
 //! The calls in memory, found by id, by droplet and by status without looking at others.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -15,22 +15,23 @@ use crate::droplets::{
 /// In the order of creation: microseconds, then the order in which they came.
 type Place = (i64, u64);
 
-/// The calls of one droplet, by what came of them.
-type ByStatus = [BTreeSet<Place>; Verdict::ALL.len()];
+/// The calls of one droplet, by what came of them; each in order.
+type ByStatus = [VecDeque<Place>; Verdict::ALL.len()];
 
 pub struct Memory {
     most: usize,
     came: u64,
-    records: BTreeMap<Place, Arc<Record>>,
+    /// In order. Calls end about in the order in which they began, and the oldest go first: both ends are where a queue is quick.
+    records: VecDeque<(Place, Arc<Record>)>,
     places: HashMap<String, Place>,
-    /// By the names' keys. A call is in one set, and a page is put together from the newest of those that match: calls come more often
-    /// than anybody looks.
+    /// By the names' keys. A call is in one queue, and a page is put together from the newest of those that match: calls come more
+    /// often than anybody looks.
     droplets: HashMap<String, ByStatus>,
 }
 
 impl Memory {
     pub fn new(most: usize) -> Self {
-        Self { most, came: 0, records: BTreeMap::new(), places: HashMap::new(), droplets: HashMap::new() }
+        Self { most, came: 0, records: VecDeque::new(), places: HashMap::new(), droplets: HashMap::new() }
     }
 
     /// The oldest go when there are too many.
@@ -41,28 +42,33 @@ impl Memory {
         self.came += 1;
         let place = ((record.created_at * 1e6) as i64, self.came);
         let droplet = self.droplets.entry(names::key(&record.droplet_name)).or_default();
-        droplet[record.status as usize].insert(place);
+        insert(&mut droplet[record.status as usize], place, |place| *place);
         self.places.insert(record.id.clone(), place);
-        self.records.insert(place, record);
+        insert(&mut self.records, (place, record), |(place, _)| *place);
         while self.records.len() > self.most {
-            let Some(oldest) = self.records.keys().next().copied() else { return };
+            let Some(oldest) = self.records.front().map(|(place, _)| *place) else { return };
             self.remove(oldest);
         }
     }
 
     fn remove(&mut self, place: Place) {
-        let Some(record) = self.records.remove(&place) else { return };
+        let Some((_, record)) = remove(&mut self.records, place, |(place, _)| *place) else { return };
         self.places.remove(&record.id);
         let name = names::key(&record.droplet_name);
         let Some(droplet) = self.droplets.get_mut(&name) else { return };
-        droplet[record.status as usize].remove(&place);
-        if droplet.iter().all(BTreeSet::is_empty) {
+        remove(&mut droplet[record.status as usize], place, |place| *place);
+        if droplet.iter().all(VecDeque::is_empty) {
             self.droplets.remove(&name);
         }
     }
 
     pub fn get(&self, id: &str) -> Option<Arc<Record>> {
-        self.records.get(self.places.get(id)?).cloned()
+        self.at(*self.places.get(id)?).cloned()
+    }
+
+    fn at(&self, place: Place) -> Option<&Arc<Record>> {
+        let found = self.records.binary_search_by_key(&place, |(place, _)| *place).ok()?;
+        self.records.get(found).map(|(_, record)| record)
     }
 
     pub fn page(&self, filter: &Filter, limit: usize) -> Page {
@@ -78,11 +84,28 @@ impl Memory {
         let mut newest: Vec<&Place> = sets().flat_map(|places| places.iter().rev().take(limit)).collect();
         newest.sort_unstable_by(|a, b| b.cmp(a));
         newest.truncate(limit);
-        let records = newest.into_iter().filter_map(|place| self.records.get(place).cloned()).collect();
-        Page { records, total: sets().map(BTreeSet::len).sum() }
+        let records = newest.into_iter().filter_map(|place| self.at(*place).cloned()).collect();
+        Page { records, total: sets().map(VecDeque::len).sum() }
     }
 
     pub fn len(&self) -> usize {
         self.records.len()
+    }
+}
+
+/// Behind what is before it: most often the last.
+fn insert<T>(queue: &mut VecDeque<T>, item: T, place: impl Fn(&T) -> Place) {
+    let own = place(&item);
+    match queue.back().is_none_or(|last| place(last) < own) {
+        true => queue.push_back(item),
+        false => queue.insert(queue.partition_point(|other| place(other) < own), item),
+    }
+}
+
+/// Most often the first.
+fn remove<T>(queue: &mut VecDeque<T>, own: Place, place: impl Fn(&T) -> Place) -> Option<T> {
+    match queue.front().is_some_and(|first| place(first) == own) {
+        true => queue.pop_front(),
+        false => queue.remove(queue.binary_search_by_key(&own, place).ok()?),
     }
 }

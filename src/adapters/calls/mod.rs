@@ -77,12 +77,12 @@ impl Calls {
         let mut results = Results::default();
         for (once, made) in left.results {
             let free = results.put(&once, made);
-            disk::forget(&left.connection, &free).map_err(io::Error::other)?;
+            left.desk.forget(&free).map_err(io::Error::other)?;
         }
         let (sender, inbox) = mpsc::channel(MOST_BEHIND);
         let writer = std::thread::Builder::new()
             .name("droplet-history".to_owned())
-            .spawn(move || disk::run(left.connection, inbox, most))?;
+            .spawn(move || disk::run(left.desk, inbox))?;
         let disk = Disk { sender, writer: writer.thread().clone() };
         let (memory, results) = (Arc::new(Mutex::new(memory)), Arc::new(Mutex::new(results)));
         Ok((Self { memory, results, disk: Some(disk) }, left.queued))

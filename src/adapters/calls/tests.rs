@@ -99,7 +99,11 @@ async fn what_nobody_waits_for_is_written_all_the_same() {
         calls.put(record(n, "a", Verdict::Success), None, false).await;
     }
     let reader = rusqlite::Connection::open(&file).expect("it is there");
-    let count = || reader.query_row("SELECT COUNT(*) FROM calls", [], |row| row.get::<_, i64>(0)).expect("a number");
+    let count = || {
+        reader
+            .query_row("SELECT COALESCE(SUM(calls), 0) FROM batches", [], |row| row.get::<_, i64>(0))
+            .expect("a number")
+    };
     let written = async {
         while count() < 3 {
             tokio::task::yield_now().await;
@@ -120,4 +124,38 @@ async fn a_file_that_is_no_history_is_put_aside() {
     assert!(directory.path().join("calls.damaged").exists());
     drop(calls);
     assert_eq!(Calls::open(&file, 3).expect("the new one").0.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_kept_row_by_row_is_still_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("calls.db");
+    let before = rusqlite::Connection::open(&file).expect("a file");
+    before
+        .execute_batch("CREATE TABLE calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL);")
+        .expect("a table");
+    for n in 1..=3 {
+        let text = serde_json::to_string_pretty(&*record(n, "a", Verdict::Success)).expect("JSON");
+        before.execute("INSERT INTO calls (record) VALUES (?1)", [text]).expect("a row");
+    }
+    drop(before);
+    for _ in 0..2 {
+        let (calls, _) = Calls::open(&file, 2).expect("a history");
+        assert_eq!(ids(&calls, None, None, 9).0, ["id3", "id2"]);
+    }
+}
+
+#[tokio::test]
+async fn the_disk_keeps_no_more_than_it_must() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("calls.db");
+    let (calls, _) = Calls::open(&file, 3).expect("a new history");
+    for n in 1..=20 {
+        calls.put(record(n, "a", Verdict::Success), None, true).await;
+    }
+    drop(calls);
+    let reader = rusqlite::Connection::open(&file).expect("it is there");
+    let kept = reader.query_row("SELECT SUM(calls) FROM batches", [], |row| row.get::<_, i64>(0)).expect("a number");
+    assert_eq!(kept, 3);
+    assert_eq!(ids(&Calls::open(&file, 3).expect("the same").0, None, None, 9).0, ["id20", "id19", "id18"]);
 }
