@@ -281,7 +281,8 @@ impl Parts {
             listeners.main.local_addr().map_err(|source| StartError::Listen { address: self.config.listen, source })?;
         let fpai =
             self.spawn_droplets(&context, (main, listeners.droplets), &audit, &mut exposition, &mut supervisor)?;
-        guest.routes = guest.routes.merge(backups).merge(mloc).merge(fpai);
+        guest.routes = guest.routes.merge(backups).merge(mloc);
+        guest.direct = Some(fpai);
         let state = ServerState {
             registry: self.registry,
             shutdown: supervisor.token(Stage::Intake),
@@ -340,7 +341,7 @@ impl Parts {
             let legacy = Legacy { gaia: gaia.clone(), file };
             supervisor.spawn(Stage::Intake, "gaia-state-file", |stop| legacy.run(stop));
         }
-        Ok(Guest { routes: gaia::router(gaia), directory: gaia::directory() })
+        Ok(Guest { routes: gaia::router(gaia), directory: gaia::directory(), ..Guest::default() })
     }
 
     /// The writer of events, and the task that removes old ones.

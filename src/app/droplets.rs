@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use axum::Router;
 use prometheus_client::registry::Registry as Exposition;
 use tokio::net::TcpListener;
 
@@ -22,7 +21,7 @@ use crate::{
         registry_objects::RegistryObjects,
         supervisor::{Stage, Supervisor},
     },
-    server::{self, Audit, Auth},
+    server::{self, Audit, Auth, Direct},
 };
 
 /// In the data directory.
@@ -62,7 +61,7 @@ fn settings(given: &config::Droplets, (scheme, own): (&str, SocketAddr)) -> Sett
 }
 
 impl Parts {
-    /// The controller, the facade on its own port, and its routes for the main one. `listeners`: the main one's address, and its own.
+    /// The controller, the facade on its own port, and its calls for the main one. `listeners`: the main one's address, and its own.
     pub(super) fn spawn_droplets(
         &self,
         context: &controllers::Context<RegistryObjects>,
@@ -70,7 +69,7 @@ impl Parts {
         audit: &Audit,
         exposition: &mut Exposition,
         supervisor: &mut Supervisor,
-    ) -> Result<Router, StartError> {
+    ) -> Result<Direct, StartError> {
         let given = &self.config.droplets;
         let apart = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         // Only the main one may have a certificate.
@@ -99,6 +98,6 @@ impl Parts {
             let router = server::guarded(facade::router(droplets.clone()), Auth::tokens(tokens), audit);
             supervisor.spawn(Stage::Intake, "droplets-server", |stop| server::serve(listener, router, stop));
         }
-        Ok(facade::guest(droplets))
+        Ok(Arc::new(facade::direct(droplets)))
     }
 }

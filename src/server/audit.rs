@@ -54,6 +54,10 @@ impl Audit {
         Ok(Self { to: Some(Arc::new(To { lines, clock, _writer: writer })) })
     }
 
+    pub(super) fn is_on(&self) -> bool {
+        self.to.is_some()
+    }
+
     /// Notes down what comes to these routes, before anybody looks at its token.
     pub fn over(&self, routes: Router, auth: Auth) -> Router {
         match &self.to {

@@ -1,6 +1,6 @@
 //! What the server counts of itself.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -13,14 +13,14 @@ use prometheus_client::{
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     pub verb: &'static str,
-    pub resource: String,
+    pub resource: Cow<'static, str>,
     pub code: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LatencyLabels {
     pub verb: &'static str,
-    pub resource: String,
+    pub resource: Cow<'static, str>,
 }
 
 /// Clones count into the same numbers.
@@ -53,8 +53,7 @@ impl ServerMetrics {
         metrics
     }
 
-    pub fn answered(&self, verb: &'static str, resource: &str, code: u16, took: Duration) {
-        let resource = resource.to_owned();
+    pub fn answered(&self, verb: &'static str, resource: Cow<'static, str>, code: u16, took: Duration) {
         if verb != "watch" {
             let labels = LatencyLabels { verb, resource: resource.clone() };
             self.latency.get_or_create(&labels).observe(took.as_secs_f64());

@@ -10,6 +10,7 @@ mod builtin_columns;
 mod discovery;
 mod documents;
 mod feed;
+mod front;
 mod health;
 mod live;
 mod metrics;
@@ -36,7 +37,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, convert::Infallible, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     Extension, Router,
@@ -44,16 +45,16 @@ use axum::{
     http::Method,
     response::Response,
 };
+use futures::future::{BoxFuture, Either};
 use prometheus_client::registry::Registry as Exposition;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower::{Layer, Service, ServiceExt};
-use tower_http::compression::{CompressionLayer, predicate::Predicate};
 
 pub use audit::Audit;
 pub use auth::Auth;
 pub use backup::backup;
+pub use front::{Answers, Front};
 pub use health::{AlwaysReady, Check, Readiness};
 pub use metrics::ServerMetrics;
 pub use serve::serve;
@@ -88,9 +89,14 @@ pub struct ServerState {
     pub exposition: Arc<Exposition>,
 }
 
+/// Takes the requests whose paths it knows, and gives all others back: for calls that come so often that a router would show.
+pub type Direct = Arc<dyn Fn(Request) -> Either<BoxFuture<'static, Response>, Request> + Send + Sync>;
+
 /// Another API on the same listener, behind the same tokens.
 #[derive(Default)]
 pub struct Guest {
+    /// Asked before the routes.
+    pub direct: Option<Direct>,
     /// Takes exactly its own paths; whatever it does not name stays ours.
     pub routes: Router,
     /// What `GET /` tells beside our paths, an object.
@@ -107,54 +113,33 @@ struct Beside {
 
 /// The API as a tower service: serve it, or put a `kube::Client` on top of it in this process.
 pub fn router(state: ServerState) -> Router {
-    with_guest(state, Guest::default())
+    Router::new().fallback_service(with_guest(state, Guest::default()))
 }
 
 /// As [`router`], with another API beside ours.
-pub fn with_guest(state: ServerState, guest: Guest) -> Router {
+pub fn with_guest(state: ServerState, guest: Guest) -> Front<impl Answers> {
     let (audit, auth, metrics) = (state.audit.clone(), state.auth.clone(), state.metrics.clone());
     let beside = Extension(Beside { directory: Arc::new(guest.directory), shelf: Arc::default() });
     let ours = Router::new().fallback(handle).layer(beside).with_state(state);
-    let counted = Counted { routes: guest.routes.merge(ours), metrics };
-    let entrance = entrance(auth.clone(), move |request| counted.clone().answer(request));
-    audit.over(Router::new().fallback_service(compression().layer(entrance)), auth)
+    let counted = Arc::new(Counted { direct: guest.direct, routes: guest.routes.merge(ours), metrics });
+    let entrance = front::entrance(auth.clone(), move |request| counted.answer(request));
+    Front::new(front::compressing(entrance), auth, &audit)
 }
 
 /// Another API on a listener of its own, behind our tokens.
-pub fn guarded(routes: Router, auth: Auth, audit: &Audit) -> Router {
-    let entrance = entrance(auth.clone(), move |request| answered(routes.clone(), request));
-    audit.over(Router::new().fallback_service(entrance), auth)
+pub fn guarded(service: impl Answers, auth: Auth, audit: &Audit) -> Front<impl Answers> {
+    let entrance = front::entrance(auth.clone(), move |request| answered(service, request));
+    Front::new(entrance, auth, audit)
 }
 
-/// Lets in whoever [`Auth`] does. What every request goes through is one service around the routes: as a layer of the router it
-/// would be boxed and cloned for each request, which costs several times what it does.
-fn entrance<A, F>(
-    auth: Auth,
-    answer: A,
-) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync
-where
-    A: FnOnce(Request) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response> + Send,
-{
-    tower::service_fn(move |request: Request| {
-        let refused = auth.refused(&request);
-        let answer = answer.clone();
-        async move {
-            Ok(match refused {
-                Some(refused) => refused,
-                None => answer(request).await,
-            })
-        }
-    })
-}
-
-async fn answered(routes: Router, request: Request) -> Response {
-    routes.oneshot(request).await.unwrap_or_else(|never| match never {})
+async fn answered(mut service: impl Answers, request: Request) -> Response {
+    let Ok(response) = service.call(request).await;
+    response
 }
 
 /// Routes, and where their calls are counted.
-#[derive(Clone)]
 struct Counted {
+    direct: Option<Direct>,
     routes: Router,
     metrics: ServerMetrics,
 }
@@ -165,25 +150,27 @@ struct CountedAs(&'static str, String);
 
 impl Counted {
     /// Calls beside ours count under one name: their paths hold names and ids.
-    async fn answer(self, request: Request) -> Response {
+    fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Response> + Send + 'static {
         let started = Instant::now();
         let verb = if request.method() == Method::GET { "get" } else { "post" };
         let resource = if request.uri().path() == backup::PATH { "backup" } else { "facade" };
-        let mut response = answered(self.routes, request).await;
-        let (verb, resource) = match response.extensions_mut().remove() {
-            Some(CountedAs(verb, resource)) => (verb, Cow::Owned(resource)),
-            None => (verb, Cow::Borrowed(resource)),
-        };
-        self.metrics.answered(verb, &resource, response.status().as_u16(), started.elapsed());
-        response
+        async move {
+            let taken = match &self.direct {
+                Some(direct) => direct(request),
+                None => Either::Right(request),
+            };
+            let mut response = match taken {
+                Either::Left(answer) => answer.await,
+                Either::Right(request) => answered(self.routes.clone(), request).await,
+            };
+            let (verb, resource) = match response.extensions_mut().remove() {
+                Some(CountedAs(verb, resource)) => (verb, Cow::Owned(resource)),
+                None => (verb, Cow::Borrowed(resource)),
+            };
+            self.metrics.answered(verb, resource, response.status().as_u16(), started.elapsed());
+            response
+        }
     }
-}
-
-/// Answers that are large and end: a watch must not wait for a block to fill.
-fn compression() -> CompressionLayer<impl Predicate> {
-    const LARGE_BYTES: u16 = 32 * 1024;
-    let ends = |_, _, _: &_, extensions: &axum::http::Extensions| extensions.get::<watch::Streaming>().is_none();
-    CompressionLayer::new().compress_when(tower_http::compression::predicate::SizeAbove::new(LARGE_BYTES).and(ends))
 }
 
 async fn handle(State(state): State<ServerState>, Extension(beside): Extension<Beside>, request: Request) -> Response {

@@ -163,7 +163,7 @@ impl World {
             metrics: ServerMetrics::register(&mut exposition),
             exposition: Arc::new(exposition),
         };
-        let guest = Guest { routes: facade::router(gaia.clone()), directory: facade::directory() };
+        let guest = Guest { routes: facade::router(gaia.clone()), directory: facade::directory(), ..Guest::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it listens"));
         tokio::spawn(server::serve(listener, server::with_guest(state, guest), shutdown.clone()));

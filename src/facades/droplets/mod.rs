@@ -19,7 +19,8 @@ mod tasks;
 
 use std::sync::Arc;
 
-use axum::{Router, http::StatusCode};
+use axum::{Router, extract::Request, http::StatusCode, response::Response};
+use futures::future::{BoxFuture, Either};
 use serde_json::json;
 
 use super::reply::{self, Answer, Refusal};
@@ -36,9 +37,11 @@ pub fn router(droplets: Droplets) -> Router {
     routes::with_everything(droplets)
 }
 
-/// The calls whose paths nobody else has: beside the other APIs.
-pub fn guest(droplets: Droplets) -> Router {
-    routes::router(droplets)
+/// The calls whose paths nobody else has: beside the other APIs, whose requests are given back.
+pub fn direct(
+    droplets: Droplets,
+) -> impl Fn(Request) -> Either<BoxFuture<'static, Response>, Request> + Send + Sync + 'static {
+    move |request| routes::direct(&droplets, request)
 }
 
 /// An error as FPAI's clients expect it: at the top, as the seed has it, and under `detail`, as the code has it.

@@ -2,10 +2,13 @@
 
 use axum::{
     Router,
-    extract::{RawPathParams, Request},
+    extract::Request,
     http::{HeaderName, HeaderValue, Method},
     response::{Html, IntoResponse, Response},
-    routing::any,
+};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either},
 };
 use uuid::Uuid;
 
@@ -33,6 +36,9 @@ enum Call {
     Docs,
 }
 
+/// What stands for the id in a path.
+const ID: &str = "{id}";
+
 type Route = (&'static str, &'static [(Method, Call)]);
 
 const ROUTES: &[Route] = &[
@@ -57,32 +63,52 @@ const OWN: &[Route] = &[
     ("/redoc", &[(Method::GET, Call::Docs)]),
 ];
 
-pub fn router(droplets: Droplets) -> Router {
-    routes(&droplets, ROUTES)
+/// Answers what is ours on the main listener, and gives back what is not. No router: it would cost more than most of these calls.
+pub fn direct(droplets: &Droplets, request: Request) -> Either<BoxFuture<'static, Response>, Request> {
+    match find(ROUTES, request.uri().path()) {
+        Some(found) => Either::Left(respond(droplets.clone(), found, request).boxed()),
+        None => Either::Right(request),
+    }
 }
 
 pub fn with_everything(droplets: Droplets) -> Router {
-    let all = routes(&droplets, ROUTES).merge(routes(&droplets, OWN));
-    all.fallback(|request| identified(request, |_| async { overview::not_found().into_response() }))
+    Router::new().fallback(async move |request: Request| {
+        let path = request.uri().path();
+        match find(ROUTES, path).or_else(|| find(OWN, path)) {
+            Some(found) => respond(droplets, found, request).await,
+            None => identified(request, |_| async { overview::not_found().into_response() }).await,
+        }
+    })
 }
 
-fn routes(droplets: &Droplets, routes: &'static [Route]) -> Router {
-    let mut router = Router::new();
-    for (path, calls) in routes {
-        let droplets = droplets.clone();
-        let answer = move |params: RawPathParams, request: Request| {
-            let droplets = droplets.clone();
-            let call = calls.iter().find(|(method, _)| method == request.method()).map(|(_, call)| *call);
-            let id = params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default();
-            identified(request, move |request| async move {
-                let Some(call) = call else { return method_not_allowed(calls.iter().map(|(method, _)| method)) };
-                answer(&droplets, call, &id, request).await.unwrap_or_else(IntoResponse::into_response)
-            })
-        };
-        let elsewhere = |request: Request| identified(request, |request| without_slash(request.uri().clone()));
-        router = router.route(path, any(answer)).route(&format!("{path}/"), any(elsewhere));
-    }
-    router
+enum Found {
+    /// And the id in the path, where there is one.
+    Calls(&'static [(Method, Call)], String),
+    /// A path of ours with a slash too many.
+    Elsewhere,
+}
+
+fn find(routes: &'static [Route], path: &str) -> Option<Found> {
+    let (bare, slash) = path.strip_suffix('/').map_or((path, false), |bare| (bare, true));
+    let id = |route: &str| match route.strip_suffix(ID) {
+        Some(before) => bare.strip_prefix(before).filter(|id| !id.is_empty() && !id.contains('/')),
+        None => (bare == route).then_some(""),
+    };
+    let (calls, id) = routes.iter().find_map(|(route, calls)| Some((*calls, id(route)?)))?;
+    Some(if slash { Found::Elsewhere } else { Found::Calls(calls, id.to_owned()) })
+}
+
+async fn respond(droplets: Droplets, found: Found, request: Request) -> Response {
+    identified(request, async move |request| match found {
+        Found::Elsewhere => without_slash(request.uri().clone()).await,
+        Found::Calls(calls, id) => {
+            let Some((_, call)) = calls.iter().find(|(method, _)| method == request.method()) else {
+                return method_not_allowed(calls.iter().map(|(method, _)| method));
+            };
+            answer(&droplets, *call, &id, request).await.unwrap_or_else(IntoResponse::into_response)
+        }
+    })
+    .await
 }
 
 async fn answer(droplets: &Droplets, call: Call, id: &str, request: Request) -> Answer {
@@ -119,7 +145,7 @@ fn listed() -> impl Iterator<Item = (&'static str, &'static str)> {
 async fn identified<F: Future<Output = Response>>(mut request: Request, answer: impl FnOnce(Request) -> F) -> Response {
     let id = match request.headers().get(REQUEST_ID) {
         Some(given) => Some(given.clone()),
-        None => HeaderValue::from_str(&Uuid::new_v4().to_string()).ok(),
+        None => HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut Uuid::encode_buffer())).ok(),
     };
     if let Some(id) = &id {
         request.headers_mut().insert(REQUEST_ID, id.clone());

@@ -204,8 +204,8 @@ impl Hall {
             };
             let routes =
                 gaia_facade::router(gaia.clone()).merge(tasks_facade::guest(Mloc { token: None, ..mloc.clone() }));
-            let guest = Guest { routes, directory: gaia_facade::directory() };
-            let main = open(server::with_guest(state, guest));
+            let guest = Guest { routes, directory: gaia_facade::directory(), ..Guest::default() };
+            let main = open(Router::new().fallback_service(server::with_guest(state, guest)));
             let tasks = open(tasks_facade::router(mloc));
             let supervision = tokio::spawn(supervisor.run(shutdown.clone().cancelled_owned()));
             (registry, main, tasks, gaia.hub, supervision, shutdown)
