@@ -49,7 +49,7 @@ impl Outbox {
         if !matches!(url.scheme(), "http" | "https") {
             return Err("its URL is not one of http or https".to_owned());
         }
-        if literal(&url).is_some_and(is_refused) {
+        if url.host_str().and_then(literal).is_some_and(is_refused) {
             return Err("nothing is sent to link-local addresses".to_owned());
         }
         let method = Method::from_bytes(letter.method.as_bytes()).map_err(|_| "its method is none".to_owned())?;

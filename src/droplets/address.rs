@@ -5,6 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use axum::http::{
+    self, Uri,
+    uri::{Authority, InvalidUri, Scheme},
+};
 use reqwest::Url;
 
 /// A request's destination.
@@ -13,7 +17,7 @@ pub struct Destination {
     /// As it is reported: as it was written.
     pub shown: String,
     /// As it is asked.
-    pub url: Url,
+    pub uri: Uri,
 }
 
 /// Why a path leads nowhere.
@@ -25,29 +29,75 @@ pub enum Misled {
     Endpoint { endpoint: String, why: String },
 }
 
-/// The path behind the endpoint. A missing slash between them is put there, a doubled one is made single.
-pub fn join(endpoint: &str, path: &str) -> Result<Destination, Misled> {
-    let unusable = |why: &str| Misled::Endpoint { endpoint: endpoint.to_owned(), why: why.to_owned() };
-    let base = Url::parse(endpoint).map_err(|error| unusable(&error.to_string()))?;
-    if !matches!(base.scheme(), "http" | "https") {
-        return Err(unusable("only http and https are spoken"));
+/// Where a droplet is. It is read once, and not for every call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    written: String,
+    base: Url,
+    scheme: Scheme,
+    authority: Authority,
+}
+
+impl Endpoint {
+    pub fn parse(endpoint: &str) -> Result<Self, Misled> {
+        let unusable = |why: &str| Misled::Endpoint { endpoint: endpoint.to_owned(), why: why.to_owned() };
+        let base = Url::parse(endpoint).map_err(|error| unusable(&error.to_string()))?;
+        let scheme = match base.scheme() {
+            "http" => Scheme::HTTP,
+            "https" => Scheme::HTTPS,
+            _ => return Err(unusable("only http and https are spoken")),
+        };
+        if base.host().is_none() || !base.username().is_empty() || base.password().is_some() {
+            return Err(unusable("it must have a host, and no user name"));
+        }
+        if base.query().is_some() || base.fragment().is_some() {
+            return Err(unusable("it must have no query and no fragment"));
+        }
+        let authority = base.authority().parse().map_err(|error: InvalidUri| unusable(&error.to_string()))?;
+        Ok(Self { written: endpoint.to_owned(), base, scheme, authority })
     }
-    if base.host().is_none() || !base.username().is_empty() || base.password().is_some() {
-        return Err(unusable("it must have a host, and no user name"));
+
+    /// The path behind the endpoint. A missing slash between them is put there, a doubled one is made single.
+    pub fn join(&self, path: &str) -> Result<Destination, Misled> {
+        check(path)?;
+        let stem = self.written.trim_end_matches('/');
+        let shown = if path.starts_with('/') { [stem, path].concat() } else { [stem, "/", path].concat() };
+        let uri = match is_plain(path) {
+            true => self.uri(&[self.base.path().trim_end_matches('/'), path].concat()),
+            false => self.read(&shown)?,
+        };
+        Ok(Destination { uri: uri.map_err(|error| self.unusable(&error.to_string()))?, shown })
     }
-    if base.query().is_some() || base.fragment().is_some() {
-        return Err(unusable("it must have no query and no fragment"));
+
+    /// A path that has to be read as browsers read it (WHATWG URL): escapes, `..`, `#`.
+    fn read(&self, shown: &str) -> Result<Result<Uri, http::Error>, Misled> {
+        let url = Url::parse(shown).map_err(|error| self.unusable(&error.to_string()))?;
+        // What the rules of paths forgot must not lead elsewhere.
+        if url.origin() != self.base.origin() || !url.username().is_empty() || url.password().is_some() {
+            return Err(Misled::Path("must not lead to another host"));
+        }
+        let query = url.query().map(|query| ["?", query].concat()).unwrap_or_default();
+        Ok(self.uri(&[url.path(), &query].concat()))
     }
-    check(path)?;
-    let stem = endpoint.trim_end_matches('/');
-    let shown = if path.starts_with('/') { format!("{stem}{path}") } else { format!("{stem}/{path}") };
-    let mut url = Url::parse(&shown).map_err(|error| unusable(&error.to_string()))?;
-    url.set_fragment(None);
-    // What the rules above forgot must not lead elsewhere.
-    if url.origin() != base.origin() || !url.username().is_empty() || url.password().is_some() {
-        return Err(Misled::Path("must not lead to another host"));
+
+    fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let whole = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
+        whole.path_and_query(path).build()
     }
-    Ok(Destination { shown, url })
+
+    fn unusable(&self, why: &str) -> Misled {
+        Misled::Endpoint { endpoint: self.written.clone(), why: why.to_owned() }
+    }
+}
+
+/// A path in which reading would change nothing.
+fn is_plain(path: &str) -> bool {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+    path.starts_with('/')
+        && path.bytes().all(is_plain)
+        && !path.split('/').any(|segment| matches!(segment, "." | ".."))
+        && query.bytes().all(|byte| is_plain(byte) || b"=&,:?".contains(&byte))
 }
 
 fn check(path: &str) -> Result<(), Misled> {
@@ -93,9 +143,9 @@ fn embedded(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The address that a URL names without any look-up.
-pub fn literal(url: &Url) -> Option<IpAddr> {
-    url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
+/// The address that a URL's host is, without any look-up.
+pub fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 #[cfg(test)]
@@ -103,6 +153,10 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    fn join(endpoint: &str, path: &str) -> Result<Destination, Misled> {
+        Endpoint::parse(endpoint)?.join(path)
+    }
 
     #[rstest]
     #[case("http://h:1", "/x", "http://h:1/x", "http://h:1/x")]
@@ -120,7 +174,7 @@ mod tests {
         #[case] url: &str,
     ) {
         let joined = join(endpoint, path).expect("a good path");
-        assert_eq!((joined.shown.as_str(), joined.url.as_str()), (shown, url));
+        assert_eq!((joined.shown, joined.uri.to_string()), (shown.to_owned(), url.to_owned()));
     }
 
     #[rstest]
@@ -167,9 +221,16 @@ mod tests {
         #[test]
         fn no_path_leads_elsewhere(path in "\\PC{0,40}") {
             if let Ok(joined) = join("http://h:1/base", &path) {
-                proptest::prop_assert_eq!(joined.url.host_str(), Some("h"));
-                proptest::prop_assert_eq!(joined.url.port(), Some(1));
-                proptest::prop_assert_eq!(joined.url.username(), "");
+                proptest::prop_assert_eq!(joined.uri.authority().map(Authority::as_str), Some("h:1"));
+            }
+        }
+
+        #[test]
+        fn a_plain_path_is_what_it_would_be_read_as(path in "/[a-z./~?=&,:-]{0,20}", end in "(|/|/base|/base//)") {
+            let endpoint = Endpoint::parse(&format!("http://H:1{end}")).expect("an endpoint");
+            if let Ok(joined) = endpoint.join(&path) {
+                let read = endpoint.read(&joined.shown).expect("it leads here").expect("a URI");
+                proptest::prop_assert_eq!(joined.uri, read);
             }
         }
     }

@@ -66,7 +66,13 @@ fn strip_mark(text: String) -> String {
 
 /// What the history keeps of a body.
 pub fn kept(body: &RawValue) -> Box<RawValue> {
-    let (size, depth) = measure(body.get());
+    let text = body.get();
+    // Most are small and flat. A byte is written as three at most (half of `\uXXXX` for two, of two of them for four).
+    let opened = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    if text.len() * 3 <= MOST_KEPT_BYTES && opened <= DEEPEST_KEPT {
+        return body.to_owned();
+    }
+    let (size, depth) = measure(text);
     if size <= MOST_KEPT_BYTES && body.get().len() <= 4 * MOST_KEPT_BYTES && depth <= DEEPEST_KEPT {
         return body.to_owned();
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{body::Bytes, http::HeaderMap};
+use axum::body::Bytes;
 use jiff::Timestamp;
 use reqwest::{Method, Url};
 use serde_json::json;
@@ -20,10 +20,11 @@ use super::Settings;
 use crate::{
     adapters::peers::{
         listing_file::ListingFile,
-        targets::{Fault, Request, Response, Targets},
+        targets::{Fault, Request, Response, Targets, addressed},
     },
     api::droplet::{Droplet, DropletHold, DropletLimits},
     droplets::{
+        address::{Destination, Endpoint, Misled},
         cache::{Cache, CacheStatus},
         listing::{self, Entry},
         names::key,
@@ -42,12 +43,34 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Known {
     pub entry: Entry,
+    /// Of its name ([`key`]).
+    pub key: Arc<str>,
+    endpoint: Result<Endpoint, Misled>,
     /// Its object, where there is one.
     pub object: Option<ObjectName>,
     /// Files or people say where it is, whatever the registry lists.
     pub declared: bool,
     pub limits: DropletLimits,
     pub hold: Option<DropletHold>,
+}
+
+impl Known {
+    fn new(entry: Entry) -> Self {
+        Self {
+            key: entry.key().into(),
+            endpoint: Endpoint::parse(&entry.endpoint),
+            entry,
+            object: None,
+            declared: false,
+            limits: DropletLimits::default(),
+            hold: None,
+        }
+    }
+
+    /// Where a path leads.
+    pub fn join(&self, path: &str) -> Result<Destination, Misled> {
+        self.endpoint.as_ref().map_err(Clone::clone)?.join(path)
+    }
 }
 
 /// All droplets at one moment, in the registry's order; declared ones behind.
@@ -335,7 +358,8 @@ impl Directory {
     ) -> Result<Response, Fault> {
         let url = format!("{}{path}", self.settings.registry_url.trim_end_matches('/'));
         let url = Url::parse(&url).map_err(|error| Fault::Hopeless(format!("{url}: {error}")))?;
-        let request = Request { method, url, headers: HeaderMap::new(), body, timeout, most_bytes: MOST_LISTED_BYTES };
+        let (uri, headers) = addressed(&url)?;
+        let request = Request { method, uri, headers, body, timeout, most_bytes: MOST_LISTED_BYTES };
         self.targets.ask_registry(request).await
     }
 
@@ -357,7 +381,7 @@ fn view(listed: &[Entry], objects: &[Arc<Droplet>]) -> View {
     let mut view = View::default();
     let mut push = |known: Known| {
         let place = view.droplets.len();
-        if let std::collections::hash_map::Entry::Vacant(vacant) = view.by_name.entry(known.entry.key()) {
+        if let std::collections::hash_map::Entry::Vacant(vacant) = view.by_name.entry(known.key.to_string()) {
             vacant.insert(place);
         }
         view.droplets.push(Arc::new(known));
@@ -371,13 +395,7 @@ fn view(listed: &[Entry], objects: &[Arc<Droplet>]) -> View {
                 }
                 push(known(entry, object));
             }
-            None => push(Known {
-                entry: entry.clone(),
-                object: None,
-                declared: false,
-                limits: DropletLimits::default(),
-                hold: None,
-            }),
+            None => push(Known::new(entry.clone())),
         }
     }
     let mut declared: Vec<_> = by_name.into_values().filter(|object| !super::objects::is_mirror(object)).collect();
@@ -390,10 +408,10 @@ fn view(listed: &[Entry], objects: &[Arc<Droplet>]) -> View {
 
 fn known(entry: Entry, object: &Droplet) -> Known {
     Known {
-        entry,
         object: Some(name_of(object)),
         declared: !super::objects::is_mirror(object),
         limits: object.spec.limits.clone(),
         hold: object.spec.hold.clone(),
+        ..Known::new(entry)
     }
 }

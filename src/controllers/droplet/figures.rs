@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 
 use super::routing::{Routing, seconds};
-use crate::droplets::{cache::CacheStatus, names::key, record::Record};
+use crate::droplets::{cache::CacheStatus, record::Record, retry::Verdict};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CallLabels {
@@ -66,16 +66,34 @@ impl Figures {
         registry.register("gaia_droplet_call_duration_seconds", what, self.duration.clone());
     }
 
+    /// Of the droplet with this key.
+    pub fn of(&self, key: &Arc<str>) -> OfDroplet {
+        OfDroplet { all: self.clone(), droplet: key.clone(), common: OnceLock::new(), calls: Default::default() }
+    }
+}
+
+/// The figures of one droplet, found once and not for every call. They appear with its first call.
+#[derive(Debug)]
+pub struct OfDroplet {
+    all: Figures,
+    droplet: Arc<str>,
+    common: OnceLock<(Counter, Histogram)>,
+    calls: [OnceLock<Counter>; Verdict::ALL.len()],
+}
+
+impl OfDroplet {
     pub fn count(&self, record: &Record, took: Duration) {
-        let droplet: Arc<str> = key(&record.droplet_name).into();
-        let labels = DropletLabels { droplet: droplet.clone() };
-        let call = CallLabels { droplet, status: record.status.as_str() };
-        self.calls.get_or_create(&call).inc();
+        let labels = || CallLabels { droplet: self.droplet.clone(), status: record.status.as_str() };
+        self.calls[record.status as usize].get_or_init(|| self.all.calls.get_or_create(&labels()).clone()).inc();
         if record.retry_count > 0 {
-            self.retried.get_or_create(&call).inc();
+            self.all.retried.get_or_create(&labels()).inc();
         }
-        self.retries.get_or_create(&labels).inc_by(record.retry_count.into());
-        self.duration.get_or_create(&labels).observe(took.as_secs_f64());
+        let (retries, duration) = self.common.get_or_init(|| {
+            let labels = DropletLabels { droplet: self.droplet.clone() };
+            (self.all.retries.get_or_create(&labels).clone(), self.all.duration.get_or_create(&labels).clone())
+        });
+        retries.inc_by(record.retry_count.into());
+        duration.observe(took.as_secs_f64());
     }
 }
 

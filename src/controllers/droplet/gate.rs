@@ -11,6 +11,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::figures::OfDroplet;
 use crate::{
     api::droplet::{Circuit, DropletLimits},
     droplets::breaker::{Breaker, Passage},
@@ -22,6 +23,7 @@ pub struct Gate {
     size: u32,
     waiting: AtomicU32,
     breaker: Arc<Mutex<Breaker>>,
+    pub figures: Arc<OfDroplet>,
 }
 
 /// Why nobody is let through, and when to come again.
@@ -32,15 +34,16 @@ pub struct Refused {
 }
 
 impl Gate {
-    pub fn new(limits: &DropletLimits) -> Self {
+    pub fn new(limits: &DropletLimits, figures: Arc<OfDroplet>) -> Self {
         let size = limits.max_concurrent;
         let places = Arc::new(Semaphore::new(size as usize));
-        Self { places, size, waiting: AtomicU32::new(0), breaker: Arc::default() }
+        Self { places, size, waiting: AtomicU32::new(0), breaker: Arc::default(), figures }
     }
 
     /// None where it is as wide already. Calls under way in the old one are not counted in the new one.
     pub fn resized(&self, limits: &DropletLimits) -> Option<Self> {
-        (self.size != limits.max_concurrent).then(|| Self { breaker: self.breaker.clone(), ..Self::new(limits) })
+        (self.size != limits.max_concurrent)
+            .then(|| Self { breaker: self.breaker.clone(), ..Self::new(limits, self.figures.clone()) })
     }
 
     /// A place, after those who came before; at most `patience` is waited for it.
@@ -108,13 +111,15 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controllers::droplet::figures::Figures;
 
     const SOON: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
     async fn so_many_at_once_so_many_wait_and_the_rest_is_told_to_come_again() {
         let limits = DropletLimits { max_concurrent: 1, max_queued: 1, ..DropletLimits::default() };
-        let gate = Arc::new(Gate::new(&limits));
+        let figures = Arc::new(Figures::default().of(&"a".into()));
+        let gate = Arc::new(Gate::new(&limits, figures));
         let first = gate.enter(&limits, SOON).await.expect("a place");
         let second = tokio::spawn({
             let (gate, limits) = (gate.clone(), limits.clone());

@@ -3,10 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::{
-    body::Bytes,
-    http::{HeaderMap, HeaderValue},
-};
+use axum::{body::Bytes, http::HeaderValue};
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,7 +15,10 @@ use super::{
     routing::{Call, Routing, seconds},
 };
 use crate::{
-    adapters::{calls::Calls, peers::targets::Request},
+    adapters::{
+        calls::Calls,
+        peers::targets::{Request, addressed},
+    },
     droplets::{idempotency::Once, record::Record, retry::Verdict},
 };
 
@@ -206,12 +206,13 @@ async fn give_up(routing: &Routing, promised: &Promised, why: &str, claim: Optio
 /// Brings the record, five times at most; whoever missed it can ask for it.
 async fn call_back(routing: &Routing, callback: &str, record: &Record) {
     let (Ok(url), Ok(body)) = (Url::parse(callback), serde_json::to_vec(record)) else { return };
+    let Ok((uri, headers)) = addressed(&url) else { return };
     let body = Bytes::from(body);
     for attempt in 0..CALLBACK_ATTEMPTS {
         let request = Request {
             method: Method::POST,
-            url: url.clone(),
-            headers: HeaderMap::new(),
+            uri: uri.clone(),
+            headers: headers.clone(),
             body: Some(body.clone()),
             timeout: std::time::Duration::from_secs(10),
             most_bytes: 64 * 1024,

@@ -17,7 +17,6 @@ use crate::{
         condition::{self, ConditionStatus, READY},
         droplet::{Circuit, Droplet, DropletReason, DropletStatus},
     },
-    droplets::address::join,
     registry::{ApiResult, Reason},
     runtime::{
         clock::Clock,
@@ -103,12 +102,12 @@ impl<O: Objects> Prober<O> {
     async fn probe(&self, known: &Known, object: Option<&Arc<Droplet>>) -> Look {
         let path = object.map_or("/health", |object| object.spec.health_path.as_str());
         let begun = Instant::now();
-        let reached = match join(&known.entry.endpoint, path) {
+        let reached = match known.join(path) {
             Err(error) => Err((DropletReason::Unreachable, error.to_string())),
             Ok(destination) => {
                 let request = Request {
                     method: Method::GET,
-                    url: destination.url,
+                    uri: destination.uri,
                     headers: HeaderMap::new(),
                     body: None,
                     timeout: TIMEOUT,

@@ -37,7 +37,7 @@ use crate::{
     },
     api::droplet::DropletHold,
     droplets::{
-        address::{Destination, Misled, join},
+        address::{Destination, Misled},
         body,
         idempotency::Made,
         record::{self, Record, UdcError},
@@ -105,7 +105,7 @@ pub struct Routing {
     pub under_way: TaskTracker,
     /// The process ends, and has no more time for them.
     pub stopping: CancellationToken,
-    gates: Mutex<HashMap<String, Arc<Gate>>>,
+    gates: Mutex<HashMap<Arc<str>, Arc<Gate>>>,
 }
 
 impl Routing {
@@ -156,7 +156,12 @@ impl Routing {
             // Of droplets that are gone, or that nobody calls now.
             gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         }
-        let gate = gates.entry(known.entry.key()).or_insert_with(|| Arc::new(Gate::new(&known.limits)));
+        let Some(gate) = gates.get_mut(&known.key) else {
+            let figures = Arc::new(self.figures.of(&known.key));
+            let gate = Arc::new(Gate::new(&known.limits, figures));
+            gates.insert(known.key.clone(), gate.clone());
+            return gate;
+        };
         if let Some(resized) = gate.resized(&known.limits) {
             *gate = Arc::new(resized);
         }
@@ -165,7 +170,7 @@ impl Routing {
 
     /// Runs a call to its end. `claim` is the one on its key, where it is to be made once.
     pub async fn route(&self, known: &Known, call: &Call, claim: Option<&Claim>) -> Result<Reply, Unrouted> {
-        let destination = join(&known.entry.endpoint, &call.path)?;
+        let destination = known.join(&call.path)?;
         let gate = self.gate(known);
         let timeout = self.timeout(known);
         let held = known.hold.as_ref().map_or(0, |hold| hold.max_seconds);
@@ -176,7 +181,9 @@ impl Routing {
         let (begun, created_at) = (Instant::now(), self.clock.now());
         let tried = self.attempts(known, call, &destination).await;
         gate.ended(tried.well(), &known.limits, self.clock.now());
-        let reply = self.recorded(call, destination, tried, begun.elapsed(), created_at, timeout);
+        let took = begun.elapsed();
+        let reply = self.recorded(call, destination, tried, took, created_at, timeout);
+        gate.figures.count(&reply.record, took);
         self.keep(&reply, claim, self.directory.settings.durable_history).await;
         Ok(reply)
     }
@@ -195,10 +202,12 @@ impl Routing {
             biased;
             ended = self.route(known, call, claim) => ended,
             () = self.stopping.cancelled() => {
-                let destination = join(&known.entry.endpoint, &call.path)?;
+                let destination = known.join(&call.path)?;
                 let last = Ended::Hopeless("the orchestrator stopped before the call had ended".to_owned());
                 let tried = Tried { verdict: Verdict::Error, failed: 0, answer: None, last };
-                let reply = self.recorded(call, destination, tried, begun.elapsed(), created_at, self.timeout(known));
+                let took = begun.elapsed();
+                let reply = self.recorded(call, destination, tried, took, created_at, self.timeout(known));
+                self.gate(known).figures.count(&reply.record, took);
                 self.keep(&reply, None, false).await;
                 Ok(reply)
             }
@@ -241,7 +250,7 @@ impl Routing {
         }
         Request {
             method: call.method.clone(),
-            url: destination.url.clone(),
+            uri: destination.uri.clone(),
             headers,
             body: call.payload.clone(),
             timeout: self.timeout(known),
@@ -288,7 +297,6 @@ impl Routing {
             );
         }
         self.tally().count(&record);
-        self.figures.count(&record, took);
         Reply { record: Arc::new(record), body, room }
     }
 

@@ -6,6 +6,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     http::{HeaderMap, StatusCode},
 };
+use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::Refusal;
@@ -23,6 +24,11 @@ pub struct Fields<'a> {
 pub async fn whole(body: Body) -> Result<Bytes, Refusal> {
     let too_large = |_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "Request body is too large or broke off");
     to_bytes(body, LIMIT_BYTES).await.map_err(too_large)
+}
+
+/// A body of a call that is as it should be, read without a look at anything else. None: [`fields`] is to judge.
+pub fn plain<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a Bytes) -> Option<T> {
+    serde_json::from_slice(body).ok().filter(|_| is_json(headers))
 }
 
 pub fn fields<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<Fields<'a>, Refusal> {

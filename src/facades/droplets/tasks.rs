@@ -1,6 +1,6 @@
 //! A call to a droplet is taken, routed and answered; and what was recorded of others.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, ops::RangeInclusive, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -10,7 +10,7 @@ use axum::{
 };
 use futures::{FutureExt, stream};
 use reqwest::{Method, Url};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use uuid::Uuid;
 
@@ -25,13 +25,15 @@ use crate::{
         routing::{self, Call, Unrouted},
     },
     droplets::{
-        address::join,
         idempotency::{Made, Once},
         record::{Filter, Record, UdcError},
         retry::Verdict,
     },
 };
 
+/// Characters.
+const NAME: RangeInclusive<usize> = 1..=255;
+const PATH: RangeInclusive<usize> = 1..=2048;
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "PATCH"];
 /// A caller that says `1` takes its call with it when it leaves; else the call goes on and is recorded.
 const CANCEL: &str = "x-cancel-on-disconnect";
@@ -58,14 +60,10 @@ struct Routed<'a> {
 pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let body = body::whole(body).await?;
-    let mut fields = body::fields(&parts.headers, &body)?;
-    let name = fields.text("droplet_name", 1..=255);
-    let method = fields.word("method", &METHODS, Some("GET"));
-    let path = fields.text("path", 1..=2048);
-    let payload = fields.object("payload", true);
-    // Checked, and of no further use.
-    fields.texts("meta");
-    let asked = fields.judged(Asked { name, method, path, payload })?;
+    let asked = match body::plain(&parts.headers, &body).and_then(Plain::asked) {
+        Some(asked) => asked,
+        None => judged(&parts.headers, &body)?,
+    };
     let routing = &droplets.routing;
     let promising = prefers_async(&parts.headers);
     let claim = match once(&parts.headers, &asked)? {
@@ -83,7 +81,7 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
         Err(available) => return Err(not_found(&asked.name, &available)),
     };
     if promising {
-        let destination = join(&known.entry.endpoint, &asked.path).map_err(|error| failed(&error.to_string()))?;
+        let destination = known.join(&asked.path).map_err(|error| failed(&error.to_string()))?;
         return promise(droplets, asked, &parts.headers, destination.shown, claim).await;
     }
     let call = Call {
@@ -110,6 +108,42 @@ pub async fn submit(droplets: &Droplets, request: Request) -> Answer {
         Ok(reply) => Ok(told(&reply.record, reply.body, reply.room)),
         Err(Unrouted::Misled(error)) => Err(failed(&error.to_string())),
         Err(Unrouted::Refused(refused)) => Ok(unavailable(&asked.name, &refused)),
+    }
+}
+
+/// Reads a body field by field, and tells all that is wrong.
+fn judged<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<Asked<'a>, Refusal> {
+    let mut fields = body::fields(headers, body)?;
+    let name = fields.text("droplet_name", NAME);
+    let method = fields.word("method", &METHODS, Some(METHODS[0]));
+    let path = fields.text("path", PATH);
+    let payload = fields.object("payload", true);
+    // Checked, and of no further use.
+    fields.texts("meta");
+    fields.judged(Asked { name, method, path, payload })
+}
+
+/// What most bodies are. Whatever is otherwise is [`judged`], which says the same of these.
+#[derive(Deserialize)]
+struct Plain<'a> {
+    droplet_name: String,
+    method: Option<Cow<'a, str>>,
+    path: String,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
+}
+
+impl<'a> Plain<'a> {
+    fn asked(self) -> Option<Asked<'a>> {
+        let Self { droplet_name: name, method, path, payload, meta } = self;
+        let fits = |text: &str, length: RangeInclusive<usize>| !text.is_empty() && text.len() <= *length.end();
+        let fine = fits(&name, NAME) && fits(&path, PATH) && meta.is_none();
+        let fine = fine && payload.is_none_or(|payload| payload.get().starts_with('{'));
+        // A method that is null is wrong, and one that is absent is not: which it is, is not to be seen here.
+        let method = METHODS.into_iter().find(|word| method.as_deref() == Some(word))?;
+        fine.then_some(Asked { name, method, path, payload })
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
 
 use axum::{
     body::{Bytes, HttpBody},
-    http::{self, HeaderMap, HeaderValue, Method, Uri, header},
+    http::{self, HeaderMap, HeaderValue, Method, Uri, header, uri::Scheme},
 };
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use futures::{FutureExt, future::BoxFuture};
@@ -62,7 +62,7 @@ const MOST_REDIRECTS: usize = 5;
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: Method,
-    pub url: Url,
+    pub uri: Uri,
     pub headers: HeaderMap,
     /// JSON. None: no body, and no type of one.
     pub body: Option<Bytes>,
@@ -70,6 +70,14 @@ pub struct Request {
     pub timeout: Duration,
     /// Of the answer's body.
     pub most_bytes: usize,
+}
+
+/// What a request to a URL has of it: credentials become a header.
+pub fn addressed(url: &Url) -> Result<(Uri, HeaderMap), Fault> {
+    let host = url.host_str().unwrap_or_default();
+    let uri = Uri::try_from(url.as_str()).map_err(|why| Fault::Hopeless(format!("{host}: {why}")))?;
+    let credentials = credentials(url).map(|credentials| (header::AUTHORIZATION, credentials));
+    Ok((uri, credentials.into_iter().collect()))
 }
 
 #[derive(Debug)]
@@ -144,7 +152,7 @@ impl Targets {
 
     /// Redirects are answers.
     pub async fn send(&self, request: Request) -> Result<Response, Fault> {
-        fine(&request.url, &self.trusted).map_err(Fault::Hopeless)?;
+        fine(&request.uri, &self.trusted).map_err(Fault::Hopeless)?;
         attempt(self.client.clone(), request, &self.rooms).await
     }
 
@@ -176,8 +184,11 @@ impl<B: Clone> Policy<B, Unanswered> for Redirects {
         if self.followed > MOST_REDIRECTS {
             return Err(Unanswered::Misled(format!("more than {MOST_REDIRECTS} redirects")));
         }
-        let url = Url::parse(&attempt.location().to_string()).map_err(|error| Unanswered::Misled(error.to_string()))?;
-        fine(&url, &self.trusted).map_err(Unanswered::Misled)?;
+        // Read as URLs are: `0x7f.1` is an address too.
+        let misled = |why: String| Unanswered::Misled(why);
+        let url = Url::parse(&attempt.location().to_string()).map_err(|error| misled(error.to_string()))?;
+        let (uri, _) = addressed(&url).map_err(|fault| misled(fault.to_string()))?;
+        fine(&uri, &self.trusted).map_err(misled)?;
         Ok(Action::Follow)
     }
 
@@ -187,9 +198,9 @@ impl<B: Clone> Policy<B, Unanswered> for Redirects {
 }
 
 /// Whether anybody may be sent to the host that a URL names. Names are looked at when they are looked up.
-fn fine(url: &Url, trusted: &str) -> Result<(), String> {
-    match literal(url).is_some_and(is_refused) && url.host_str() != Some(trusted) {
-        true => Err(format!("{}: this address is not for droplets", authority(url))),
+fn fine(uri: &Uri, trusted: &str) -> Result<(), String> {
+    match uri.host().and_then(literal).is_some_and(is_refused) && uri.host() != Some(trusted) {
+        true => Err(format!("{}: this address is not for droplets", authority(uri))),
         false => Ok(()),
     }
 }
@@ -199,11 +210,11 @@ where
     S: Service<http::Request<Full<Bytes>>, Response = http::Response<B>, Error = Unanswered>,
     B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
 {
-    let (timeout, most_bytes, url) = (request.timeout, request.most_bytes, request.url.clone());
+    let (timeout, most_bytes, uri) = (request.timeout, request.most_bytes, request.uri.clone());
     let waits_for_room = AtomicBool::new(false);
     let exchange = async {
-        let answer = client.oneshot(prepared(request)?).await.map_err(|why| unanswered(&url, why))?;
-        read(answer, &url, most_bytes, rooms, &waits_for_room).await
+        let answer = client.oneshot(prepared(request)).await.map_err(|why| unanswered(&uri, why))?;
+        read(answer, &uri, most_bytes, rooms, &waits_for_room).await
     };
     match tokio::time::timeout(timeout, exchange).await {
         Ok(ended) => ended,
@@ -212,20 +223,15 @@ where
                 true => format!("no room for its answer: others hold {} MiB", rooms.most_mebibytes()),
                 false => "no answer".to_owned(),
             };
-            Err(Fault::Timeout(format!("{}: {why} within {} s (timeout)", authority(&url), timeout.as_secs_f64())))
+            Err(Fault::Timeout(format!("{}: {why} within {} s (timeout)", authority(&uri), timeout.as_secs_f64())))
         }
     }
 }
 
-fn prepared(request: Request) -> Result<http::Request<Full<Bytes>>, Fault> {
-    let hopeless = |why: http::uri::InvalidUri| Fault::Hopeless(format!("{}: {why}", authority(&request.url)));
-    let uri = Uri::try_from(request.url.as_str()).map_err(hopeless)?;
+fn prepared(request: Request) -> http::Request<Full<Bytes>> {
     let mut headers = request.headers;
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("gaia-droplets"));
-    if let Some(credentials) = credentials(&request.url) {
-        headers.insert(header::AUTHORIZATION, credentials);
-    }
     if request.body.is_some() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     } else if request.method != Method::GET && request.method != Method::DELETE {
@@ -233,8 +239,8 @@ fn prepared(request: Request) -> Result<http::Request<Full<Bytes>>, Fault> {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     let mut prepared = http::Request::new(Full::new(request.body.unwrap_or_default()));
-    (*prepared.method_mut(), *prepared.uri_mut(), *prepared.headers_mut()) = (request.method, uri, headers);
-    Ok(prepared)
+    (*prepared.method_mut(), *prepared.uri_mut(), *prepared.headers_mut()) = (request.method, request.uri, headers);
+    prepared
 }
 
 /// Of a URL with a user's name or password, as Basic (RFC 7617): hyper does not look at them.
@@ -252,7 +258,7 @@ fn credentials(url: &Url) -> Option<HeaderValue> {
 
 async fn read<B>(
     answer: http::Response<B>,
-    url: &Url,
+    uri: &Uri,
     most_bytes: usize,
     rooms: &Rooms,
     waits_for_room: &AtomicBool,
@@ -261,7 +267,7 @@ where
     B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
 {
     let fits = |bytes: usize| match bytes > most_bytes {
-        true => Err(Fault::Hopeless(format!("{}: the answer is larger than {most_bytes} bytes", authority(url)))),
+        true => Err(Fault::Hopeless(format!("{}: the answer is larger than {most_bytes} bytes", authority(uri)))),
         false => Ok(bytes),
     };
     let status = answer.status().as_u16();
@@ -273,7 +279,7 @@ where
     cover(&mut room, length, rooms, waits_for_room).await;
     let mut body = Vec::with_capacity(length);
     while let Some(frame) = rest.frame().await {
-        let frame = frame.map_err(|error| broken(url, "the connection broke", &*error.into()))?;
+        let frame = frame.map_err(|error| broken(uri, "the connection broke", &*error.into()))?;
         // Trailers tell nothing that anybody wants to know.
         let Ok(chunk) = frame.into_data() else { continue };
         cover(&mut room, fits(body.len() + chunk.len())?, rooms, waits_for_room).await;
@@ -288,23 +294,22 @@ async fn cover(room: &mut Room, bytes: usize, rooms: &Rooms, waits: &AtomicBool)
     waits.store(false, Ordering::Relaxed);
 }
 
-fn unanswered(url: &Url, why: Unanswered) -> Fault {
+fn unanswered(uri: &Uri, why: Unanswered) -> Fault {
     match why {
-        Unanswered::Failed(error) if error.is_connect() => broken(url, "cannot connect", &error),
-        Unanswered::Failed(error) => broken(url, "the connection broke", &error),
-        Unanswered::Misled(why) => Fault::Hopeless(format!("{}: {why}", authority(url))),
+        Unanswered::Failed(error) if error.is_connect() => broken(uri, "cannot connect", &error),
+        Unanswered::Failed(error) => broken(uri, "the connection broke", &error),
+        Unanswered::Misled(why) => Fault::Hopeless(format!("{}: {why}", authority(uri))),
     }
 }
 
-fn broken(url: &Url, phase: &str, error: &dyn Error) -> Fault {
-    Fault::Broken(format!("{}: {phase}: {}", authority(url), innermost(error)))
+fn broken(uri: &Uri, phase: &str, error: &dyn Error) -> Fault {
+    Fault::Broken(format!("{}: {phase}: {}", authority(uri), innermost(error)))
 }
 
-fn authority(url: &Url) -> String {
-    match url.port_or_known_default() {
-        Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
-        None => url.host_str().unwrap_or_default().to_owned(),
-    }
+/// Host and port, never a password.
+fn authority(uri: &Uri) -> String {
+    let usual = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
 }
 
 /// A resolver without the addresses nobody is sent to.

@@ -36,14 +36,8 @@ fn targets(trusted: &str) -> Targets {
 }
 
 fn get(url: &str) -> Request {
-    Request {
-        method: Method::GET,
-        url: url.parse().expect("a URL"),
-        headers: HeaderMap::new(),
-        body: None,
-        timeout: Duration::from_secs(10),
-        most_bytes: 1000,
-    }
+    let (uri, headers) = addressed(&url.parse().expect("a URL")).expect("a URI");
+    Request { method: Method::GET, uri, headers, body: None, timeout: Duration::from_secs(10), most_bytes: 1000 }
 }
 
 /// Gives this head to everybody who comes, and an empty body; the port.
