@@ -12,7 +12,7 @@ use axum::{
     Router,
     body::{Body, HttpBody},
     extract::Request,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     response::Response,
 };
 use futures::future::Either;
@@ -78,13 +78,26 @@ where
     service_fn(move |request: Request| {
         let refused = auth.refused(&request);
         let answer = answer.clone();
+        let of_head = request.method() == Method::HEAD;
         async move {
-            Ok(match refused {
+            let response = match refused {
                 Some(refused) => refused,
                 None => answer(request).await,
-            })
+            };
+            Ok(if of_head { without_body(response) } else { response })
         }
     })
+}
+
+/// HTTP/2 sends whatever body there is, and clients take one that answers a HEAD for a broken connection. Its length is told all the same.
+fn without_body(mut response: Response) -> Response {
+    let body = std::mem::take(response.body_mut());
+    if let (Some(length), header::Entry::Vacant(untold)) =
+        (body.size_hint().exact(), response.headers_mut().entry(header::CONTENT_LENGTH))
+    {
+        untold.insert(length.into());
+    }
+    response
 }
 
 const LARGE_BYTES: u16 = 32 * 1024;
@@ -119,4 +132,30 @@ async fn compressed(accepted: Vec<HeaderValue>, response: Response) -> Response 
     let given = service_fn(move |_: Request| ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
     let Ok(response) = compression().layer(given).oneshot(asked).await;
     response.map(Body::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_head_is_answered_without_a_body_whoever_answers() {
+        for (auth, status) in [(Auth::tokens(["a".to_owned()]), 401), (Auth::open(), 200)] {
+            let said = |_| async { Response::new(Body::from("said")) };
+            let service = compressing(entrance(auth, said));
+            let ask = async |method: Method| {
+                let mut request = Request::new(Body::empty());
+                *request.method_mut() = method;
+                let Ok(response) = service.clone().oneshot(request).await;
+                assert_eq!(response.status(), status);
+                let length = response.headers().get(header::CONTENT_LENGTH).cloned();
+                (length, to_bytes(response.into_body(), usize::MAX).await.expect("a body").len())
+            };
+            let (_, bytes) = ask(Method::GET).await;
+            assert!(bytes > 0);
+            assert_eq!(ask(Method::HEAD).await, (Some(bytes.into()), 0));
+        }
+    }
 }
