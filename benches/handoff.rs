@@ -89,6 +89,7 @@ async fn handoffs(world: &mut World) {
     let engine = DockerEngine::at(&world.engine.host);
     let raw_pair = RawPair::made(world);
     let (mut ours, mut raw, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut raw_parts: [Vec<Duration>; 2] = Default::default();
     let mut parts: [Vec<Duration>; PARTS.len()] = Default::default();
     for turn in 0..TURNS {
         let (from, to) = if turn % 2 == 0 { (PRIME, STUDY) } else { (STUDY, PRIME) };
@@ -110,10 +111,13 @@ async fn handoffs(world: &mut World) {
             before = *end;
         }
         world.settled(to).await;
-        let alone = raw_pair.change_over(&engine, turn).await;
+        let (stop, start) = raw_pair.change_over(&engine, turn).await;
+        let alone = stop + start;
         ratios.push(before.as_secs_f64() / alone.as_secs_f64());
         ours.push(before);
         raw.push(alone);
+        raw_parts[0].push(stop);
+        raw_parts[1].push(start);
     }
     println!("handoff: stop one container, prove its memory free, move the lease, start the other");
     tell("  gaia", &mut ours);
@@ -121,6 +125,9 @@ async fn handoffs(world: &mut World) {
         tell(&format!("    {what}"), part);
     }
     tell("  docker stop + start alone", &mut raw);
+    for (what, part) in ["    stop", "    start"].iter().zip(&mut raw_parts) {
+        tell(what, part);
+    }
     println!("  ratio of the medians         {:>7.2}", median(&ours).as_secs_f64() / median(&raw).as_secs_f64());
     ratios.sort_by(f64::total_cmp);
     println!("  median of the turns' ratios  {:>7.2}", ratios[ratios.len() / 2]);
@@ -150,12 +157,13 @@ impl RawPair {
         Self { ids }
     }
 
-    /// With the grace that gaia gives.
-    async fn change_over(&self, engine: &DockerEngine, turn: usize) -> Duration {
+    /// With the grace that gaia gives. How long the stop takes, and the start.
+    async fn change_over(&self, engine: &DockerEngine, turn: usize) -> (Duration, Duration) {
         let begun = Instant::now();
         engine.stop(&self.ids[(turn + 1) % 2], GRACE).await.expect("it stops");
+        let stop = begun.elapsed();
         engine.start(&self.ids[turn % 2]).await.expect("it starts");
-        begun.elapsed()
+        (stop, begun.elapsed() - stop)
     }
 }
 
