@@ -12,10 +12,12 @@ use bollard::{
     models::{NetworkDisconnectRequest, RestartPolicyNameEnum},
     query_parameters::RemoveImageOptions,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use gaia::{
     adapters::{
-        containers::{Attachment, Containers, EngineError, EngineEvent, TerminalReason, docker::DockerEngine},
+        containers::{
+            Attachment, ContainerId, Containers, EngineError, EngineEvent, TerminalReason, docker::DockerEngine,
+        },
         probes::ProbeOutcome,
     },
     api::{
@@ -311,6 +313,31 @@ async fn a_container_that_somebody_takes_off_its_network_is_told_of_with_its_lab
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_who_listen_hear_the_same_until_the_last_of_them_goes() {
+    on_docker(async |world| {
+        let id = world.running("a", Process::Sleeps).await;
+        let mut first = world.engine.events();
+        assert_eq!(first.next().await, Some(EngineEvent::Connected));
+        let mut second = world.engine.events();
+        let at_once = second.next().now_or_never().expect("the connection is there");
+        assert_eq!(at_once, Some(EngineEvent::Connected));
+        world.engine.stop(&id, Duration::ZERO).await.expect("it stops");
+        for events in [&mut first, &mut second] {
+            heard(events, &id, "die").await;
+        }
+        drop(first);
+        world.engine.start(&id).await.expect("it starts");
+        heard(&mut second, &id, "start").await;
+        drop(second);
+        let mut third = world.engine.events();
+        assert_eq!(third.next().await, Some(EngineEvent::Connected));
+        world.engine.stop(&id, Duration::ZERO).await.expect("it stops");
+        heard(&mut third, &id, "die").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn engine_that_is_away_is_unreachable_and_comes_back() {
     let mut gate = Gate::before(docker_host());
     let engine = DockerEngine::at(&gate.host());
@@ -406,4 +433,17 @@ async fn pulls_from_a_registry_and_says_how_far_it_is() {
     let away = engine.pull(&image.replace("v1", "v2"), &|_| ()).await;
     assert!(matches!(away, Err(EngineError::Unreachable(_))), "{away:?}");
     bollard().await.remove_image(&image, None::<RemoveImageOptions>, None).await.expect("it can be removed");
+}
+
+async fn heard(events: &mut BoxStream<'static, EngineEvent>, id: &ContainerId, what: &str) {
+    let told = async {
+        loop {
+            match events.next().await.expect("the stream has no end") {
+                EngineEvent::Container { id: of, action, .. } if of == *id && action == what => return,
+                // Other tests make events too.
+                EngineEvent::Container { .. } | EngineEvent::Connected | EngineEvent::Disconnected(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, told).await.unwrap_or_else(|_| panic!("{what} is told in time"));
 }

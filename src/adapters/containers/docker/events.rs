@@ -1,7 +1,8 @@
-//! Docker's event stream, kept up for ever.
+//! Docker's event stream, kept up as long as somebody listens.
 
 use std::{
     collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -13,9 +14,10 @@ use bollard::{
 };
 use futures::{StreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{DockerEngine, errors::Call};
-use crate::adapters::containers::{ContainerId, Containers, EngineEvent, EngineResult};
+use crate::adapters::containers::{ContainerId, EngineEvent, EngineResult};
 
 /// What may change a decision. Everything else (exec, attach, top, resize) is noise of our own making.
 const ACTIONS: [&str; 15] = [
@@ -38,6 +40,22 @@ const ACTIONS: [&str; 15] = [
 const MIN_WAIT: Duration = Duration::from_millis(200);
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
+/// Events that one who does not keep up may be behind; who is further is told that some went untold.
+const BACKLOG: usize = 1024;
+
+/// The one connection of an engine for all who listen. It is made for the first of them and closed after the last: asking for the
+/// engine's time costs 10 ms of a processor, which nobody has to spare while a container is being stopped.
+#[derive(Clone, Default)]
+pub(super) struct Shared(Arc<Mutex<Hub>>);
+
+#[derive(Default)]
+struct Hub {
+    /// None: nobody listens.
+    listeners: Option<broadcast::Sender<EngineEvent>>,
+    /// `Connected` or `Disconnected`, as was told last; None: not known yet.
+    connection: Option<EngineEvent>,
+}
+
 struct Listener {
     engine: DockerEngine,
     connection: Option<BoxStream<'static, Result<EventMessage, Error>>>,
@@ -48,10 +66,68 @@ struct Listener {
     told: bool,
 }
 
-pub(super) fn listen(engine: DockerEngine) -> BoxStream<'static, EngineEvent> {
-    let connected_at = Instant::now();
-    let listener = Listener { engine, connection: None, connected_at, backoff: backoff(), wait: None, told: false };
-    stream::unfold(listener, |mut listener| async move { Some((listener.next().await, listener)) }).boxed()
+/// Hears of everything from this call on, not only from when it is first asked for an event.
+pub(super) fn listen(engine: &DockerEngine) -> BoxStream<'static, EngineEvent> {
+    let mut hub = engine.events.hub();
+    let (heard, first) = match &hub.listeners {
+        Some(listeners) => (listeners.subscribe(), hub.connection.clone()),
+        None => {
+            let (listeners, heard) = broadcast::channel(BACKLOG);
+            tokio::spawn(tell(engine.clone(), listeners.clone()));
+            *hub = Hub { listeners: Some(listeners), connection: None };
+            (heard, None)
+        }
+    };
+    drop(hub);
+    let told = stream::unfold(heard, |mut heard| async move {
+        let event = match heard.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => EngineEvent::Connected,
+            // The process ends.
+            Err(RecvError::Closed) => return None,
+        };
+        Some((event, heard))
+    });
+    stream::iter(first).chain(told).boxed()
+}
+
+/// Until nobody listens.
+async fn tell(engine: DockerEngine, listeners: broadcast::Sender<EngineEvent>) {
+    let shared = engine.events.clone();
+    let mut listener = Listener {
+        engine,
+        connection: None,
+        connected_at: Instant::now(),
+        backoff: backoff(),
+        wait: None,
+        told: false,
+    };
+    loop {
+        // What is dropped half way is heard by nobody, or comes again.
+        let event = tokio::select! {
+            event = listener.next() => Some(event),
+            () = listeners.closed() => None,
+        };
+        let mut hub = shared.hub();
+        let Some(event) = event else {
+            if listeners.receiver_count() > 0 {
+                continue;
+            }
+            *hub = Hub::default();
+            return;
+        };
+        if matches!(event, EngineEvent::Connected | EngineEvent::Disconnected(_)) {
+            hub.connection = Some(event.clone());
+        }
+        // Nobody listens: the next turn ends this.
+        listeners.send(event).ok();
+    }
+}
+
+impl Shared {
+    fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.0.lock().expect("nothing panics while it holds the listeners")
+    }
 }
 
 impl Listener {
@@ -62,7 +138,7 @@ impl Listener {
                     Some(Ok(message)) if message.typ == Some(EventMessageTypeEnum::NETWORK) => {
                         network_event(&self.engine, message).await
                     }
-                    Some(Ok(message)) => container_event(message),
+                    Some(Ok(message)) => self.container_event(message),
                     Some(Err(error)) => Some(self.disconnect(error.to_string())),
                     None => Some(self.disconnect("the engine ended the stream".to_owned())),
                 },
@@ -72,6 +148,16 @@ impl Listener {
                 return event;
             }
         }
+    }
+
+    fn container_event(&self, message: EventMessage) -> Option<EngineEvent> {
+        let event = container_event(message);
+        if let Some(EngineEvent::Container { id, action, .. }) = &event
+            && action == "die"
+        {
+            self.engine.teardowns.ended(id);
+        }
+        event
     }
 
     /// One attempt. `None` when it failed as the one before did.
@@ -129,11 +215,12 @@ async fn subscribe(engine: &DockerEngine) -> EngineResult<BoxStream<'static, Res
     Ok(docker.events(Some(options)).boxed())
 }
 
-/// A network's event names the container that joined or left it, and no more: the rest is looked up. One that cannot be
-/// looked at is on its way out, of which its own events tell.
+/// A network's event names the container that joined or left it, and no more: the rest is looked up in the engine's list, for an
+/// inspection waits until a start that the container is in has ended, and all events behind this one with it. What the list does
+/// not have is on its way out, of which its own events tell.
 async fn network_event(engine: &DockerEngine, message: EventMessage) -> Option<EngineEvent> {
     let id = message.actor?.attributes?.remove("container")?;
-    let container = engine.inspect(&id).await.ok()??;
+    let container = engine.listed_as(&id).await.ok()??;
     Some(EngineEvent::Container {
         id: container.id,
         name: container.name,

@@ -9,6 +9,7 @@ mod networks;
 mod observe;
 mod pull;
 mod request;
+mod teardowns;
 mod verbs;
 
 use std::{
@@ -41,13 +42,21 @@ pub struct DockerEngine {
     /// Docker makes two networks of one name if it is asked twice at a time.
     making_network: Arc<Semaphore>,
     overdue: exec::Overdue,
+    teardowns: teardowns::Teardowns,
+    events: events::Shared,
 }
 
 impl DockerEngine {
     /// `unix:///path` or `tcp://host:port`.
     pub fn at(host: &str) -> Self {
-        let making_network = Arc::new(Semaphore::new(1));
-        Self { host: host.into(), client: Arc::default(), making_network, overdue: exec::Overdue::default() }
+        Self {
+            host: host.into(),
+            client: Arc::default(),
+            making_network: Arc::new(Semaphore::new(1)),
+            overdue: exec::Overdue::default(),
+            teardowns: teardowns::Teardowns::default(),
+            events: events::Shared::default(),
+        }
     }
 
     /// At `DOCKER_HOST`, else at the usual socket.

@@ -25,12 +25,16 @@ use crate::{
     api::container::ContainerSpec,
 };
 
+/// Of Docker's list: its name, and what it is to be.
+type Filter = (&'static str, String);
+
 /// Inspections at a time while listing.
 const INSPECTIONS: usize = 8;
 
 impl DockerEngine {
     async fn list_all(&self, label: Option<(&str, Option<&str>)>) -> EngineResult<Vec<Container>> {
-        let mut ids: Vec<_> = self.listed(label).await?.into_iter().filter_map(|summary| summary.id).collect();
+        let mut ids: Vec<_> =
+            self.listed(label.map(labelled)).await?.into_iter().filter_map(|summary| summary.id).collect();
         ids.sort();
         // One that vanished since is left out; any other failure fails the whole.
         stream::iter(ids)
@@ -41,21 +45,24 @@ impl DockerEngine {
             .await
     }
 
-    async fn summarised(&self, label: Option<(&str, Option<&str>)>) -> EngineResult<Vec<ContainerSummary>> {
+    async fn summarised(&self, filter: Option<Filter>) -> EngineResult<Vec<ContainerSummary>> {
         let incomplete = || Call::read("list containers", "").unanswered("the answer is incomplete");
-        let listed = self.listed(label).await?.into_iter();
+        let listed = self.listed(filter).await?.into_iter();
         let mut all: Vec<_> =
             listed.map(|seen| observe::summary(seen).ok_or_else(incomplete)).collect::<EngineResult<_>>()?;
         all.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(all)
     }
 
-    async fn listed(&self, label: Option<(&str, Option<&str>)>) -> EngineResult<Vec<models::ContainerSummary>> {
+    /// As the engine's list has it: nobody waits for what the engine is doing with it.
+    pub(super) async fn listed_as(&self, id: &str) -> EngineResult<Option<ContainerSummary>> {
+        let found = self.summarised(Some(("id", id.to_owned()))).await?;
+        Ok(found.into_iter().find(|container| container.id.0 == id))
+    }
+
+    async fn listed(&self, filter: Option<Filter>) -> EngineResult<Vec<models::ContainerSummary>> {
         let docker = self.client().await?;
-        let mut filters: HashMap<&str, Vec<String>> = HashMap::new();
-        if let Some((key, value)) = label {
-            filters.insert("label", vec![value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"))]);
-        }
+        let filters: HashMap<&str, Vec<String>> = filter.into_iter().map(|(key, value)| (key, vec![value])).collect();
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let call = Call::read("list containers", "");
         self.within(call, DEADLINE, docker.list_containers(Some(options))).await
@@ -166,7 +173,7 @@ impl Containers for DockerEngine {
         &'a self,
         label: Option<(&'a str, Option<&'a str>)>,
     ) -> BoxFuture<'a, EngineResult<Vec<ContainerSummary>>> {
-        self.summarised(label).boxed()
+        self.summarised(label.map(labelled)).boxed()
     }
 
     fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, EngineResult<Option<Container>>> {
@@ -188,6 +195,7 @@ impl Containers for DockerEngine {
     fn start<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, EngineResult<()>> {
         async move {
             let docker = self.client().await?;
+            self.teardowns.over().await;
             self.within(Call::effect("start", &id.0), DEADLINE, docker.start_container(&id.0, None)).await
         }
         .boxed()
@@ -199,6 +207,7 @@ impl Containers for DockerEngine {
             let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
             let options = StopContainerOptionsBuilder::default().t(seconds).build();
             let call = Call::effect("stop", &id.0);
+            let _stop = self.teardowns.stop(id);
             self.within(call, grace + DEADLINE, docker.stop_container(&id.0, Some(options))).await
         }
         .boxed()
@@ -267,8 +276,12 @@ impl Containers for DockerEngine {
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {
-        events::listen(self.clone())
+        events::listen(self)
     }
+}
+
+fn labelled((key, value): (&str, Option<&str>)) -> Filter {
+    ("label", value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}")))
 }
 
 /// Can be part of a URL as it is, and does not lead elsewhere. Nothing in Docker has another name.
