@@ -98,9 +98,13 @@ impl<O: Objects> HandoffReconciler<O> {
         observed.to = self.party(handoff.spec.to.as_ref()).await?;
         let containers = self.listed(bearing, observed.to.as_ref()).await.map_err(engine)?;
         let leaver = decide::leaver(handoff, observed.gpu.as_deref());
-        for (party, side) in [(&mut observed.from, Leaver::From), (&mut observed.to, Leaver::To)] {
+        let turns_back = handoff.status.as_ref().is_some_and(|status| status.rollback.is_some());
+        for (party, look) in [
+            (&mut observed.from, look(Leaver::From, leaver, bearing, turns_back)),
+            (&mut observed.to, look(Leaver::To, leaver, bearing, turns_back)),
+        ] {
             let Some(party) = party else { continue };
-            party.containers = self.containers_of(party, &containers, bearing, leaver == side).await.map_err(engine)?;
+            party.containers = self.containers_of(party, &containers, bearing, look).await.map_err(engine)?;
         }
         if let (Some(to), Some(gpu)) = (&handoff.spec.to, &observed.gpu) {
             let claims = self.objects.list::<GpuClaim>(None).await.map_err(read)?;
@@ -158,14 +162,12 @@ impl<O: Objects> HandoffReconciler<O> {
         }
     }
 
-    /// The engine's list tells what was before whatever it is at. By it, a container that is being stopped still runs: whoever is
-    /// to be seen leaving the card is not waited for. All others are looked at, which waits for what the engine is at.
     async fn containers_of(
         &self,
         party: &Party,
         all: &[ContainerSummary],
         bearing: Bearing,
-        leaves: bool,
+        look: Look,
     ) -> EngineResult<Vec<ContainerSummary>> {
         let (workload, variant) = (&*party.workload, party.holder.variant);
         let (owner, adopted) = (Some(uid(workload)), steps::adopted(workload, variant));
@@ -175,7 +177,12 @@ impl<O: Objects> HandoffReconciler<O> {
         };
         let mut its = Vec::new();
         for listed in all.iter().filter(is_its) {
-            match leaves && !proof::is_stopped(listed.state) {
+            let is_told = match look {
+                Look::Never => true,
+                Look::IfStopped => !proof::is_stopped(listed.state),
+                Look::Always => false,
+            };
+            match is_told {
                 true => its.push(listed.clone()),
                 false => its.extend(self.containers.inspect(&listed.id.0).await?.as_ref().map(ContainerSummary::from)),
             }
@@ -208,6 +215,28 @@ enum Bearing {
     Recipient,
     /// Somebody is to be seen leaving the card, and whoever else is on it is known by its container.
     Everybody,
+}
+
+/// Whose containers are inspected, which waits for what the engine is doing with them. Its list waits for nothing, and tells what
+/// was before that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Nothing of it depends on what they do: only which they are.
+    Never,
+    /// By the list, what is being stopped runs on: whoever is to leave the card is not waited for. What does not run by it may be
+    /// about to start.
+    IfStopped,
+    Always,
+}
+
+fn look(side: Leaver, leaver: Leaver, bearing: Bearing, turns_back: bool) -> Look {
+    match side {
+        Leaver::To if !turns_back && bearing == Bearing::Everybody => Look::Never,
+        // Also before it is asked to leave.
+        Leaver::From if !turns_back => Look::IfStopped,
+        _ if side == leaver => Look::IfStopped,
+        _ => Look::Always,
+    }
 }
 
 fn bearing(handoff: &Handoff, gpu: Option<&Gpu>) -> Bearing {
