@@ -160,11 +160,12 @@ async fn ended(
 
 /// What happened between two looks, a line each.
 fn news(before: Option<&PromotionStatus>, now: &PromotionStatus) -> Vec<String> {
-    let mut lines = Vec::new();
+    let news = steps::news(before.map(|before| before.steps.as_slice()).unwrap_or_default(), &now.steps);
+    let mut lines = news.ended;
     if before.is_none_or(|before| before.phase != now.phase) {
         lines.push(format!("{:?}", now.phase));
     }
-    lines.extend(steps::news(before.map(|before| before.steps.as_slice()).unwrap_or_default(), &now.steps));
+    lines.extend(news.begun);
     lines
 }
 
@@ -237,7 +238,7 @@ mod tests {
             promotion(json!({"phase": phase, "steps": steps})).status.expect("a status")
         };
         let (first, second) = (status("Releasing"), status("Gating"));
-        assert_eq!(news(None, &first), ["Releasing", "  stop web: done"]);
+        assert_eq!(news(None, &first), ["  stop web: done", "Releasing"]);
         assert_eq!(news(Some(&first), &second), ["Gating"]);
         assert!(news(Some(&second), &second).is_empty());
     }

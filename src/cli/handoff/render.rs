@@ -27,18 +27,19 @@ fn who(holder: Option<&Holder>) -> String {
 
 /// What happened between two looks, a line each.
 pub fn news(before: &HandoffStatus, now: &HandoffStatus, first: bool) -> Vec<String> {
-    let mut lines = Vec::new();
+    let there = steps::news(&before.steps, &now.steps);
+    let steps_of = |rollback: &Option<Rollback>| rollback.as_ref().map(|r| r.steps.clone()).unwrap_or_default();
+    let back = steps::news(&steps_of(&before.rollback), &steps_of(&now.rollback));
+    let mut lines = there.ended;
+    if before.rollback.is_none() && now.rollback.is_some() {
+        lines.push("rolling back".to_owned());
+    }
+    lines.extend(back.ended);
     if first || before.phase != now.phase {
         lines.push(phase(now));
     }
-    lines.extend(steps::news(&before.steps, &now.steps));
-    if let Some(rollback) = &now.rollback {
-        if before.rollback.is_none() {
-            lines.push("rolling back".to_owned());
-        }
-        let old = before.rollback.as_ref().map(|rollback| rollback.steps.as_slice()).unwrap_or_default();
-        lines.extend(steps::news(old, &rollback.steps));
-    }
+    lines.extend(there.begun);
+    lines.extend(back.begun);
     lines
 }
 

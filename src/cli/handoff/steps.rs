@@ -9,21 +9,34 @@ const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 /// A sparkline is no wider.
 const WIDTH: usize = 60;
 
-/// What is new about the steps: each that began to run, and each that ended.
-pub fn news(before: &[HandoffStep], now: &[HandoffStep]) -> Vec<String> {
-    let mut lines = Vec::new();
+/// What is new about steps, a line each.
+#[derive(Default)]
+pub struct News {
+    /// Told before the phase that this led to.
+    pub ended: Vec<String>,
+    /// Told after the phase that it belongs to.
+    pub begun: Vec<String>,
+}
+
+/// Each step that began to run, and each that ended.
+pub fn news(before: &[HandoffStep], now: &[HandoffStep]) -> News {
+    let mut news = News::default();
     for (index, step) in now.iter().enumerate() {
         if before.get(index).is_some_and(|old| old.outcome == step.outcome) {
             continue;
         }
-        lines.push(match step.outcome {
-            StepOutcome::Running => format!("  {} …", step.name),
-            StepOutcome::Succeeded => format!("  {}: done{}{}", step.name, in_seconds(step), note(step)),
-            StepOutcome::Failed => format!("  {}: failed{}{}", step.name, in_seconds(step), note(step)),
-            StepOutcome::Skipped => format!("  {}: skipped{}", step.name, note(step)),
-        });
+        match step.outcome {
+            StepOutcome::Running => news.begun.push(format!("  {} …", step.name)),
+            StepOutcome::Succeeded => {
+                news.ended.push(format!("  {}: done{}{}", step.name, in_seconds(step), note(step)));
+            }
+            StepOutcome::Failed => {
+                news.ended.push(format!("  {}: failed{}{}", step.name, in_seconds(step), note(step)));
+            }
+            StepOutcome::Skipped => news.ended.push(format!("  {}: skipped{}", step.name, note(step))),
+        }
     }
-    lines
+    news
 }
 
 /// The step that runs.

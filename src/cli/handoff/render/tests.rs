@@ -94,20 +94,20 @@ fn news_are_told_once() {
     assert_eq!(
         news(&fresh, &done, false),
         [
-            "Completed (100 %)",
             "  http POST gaia-core:6415/gpu/release: done in 0.038 s (200)",
             "  stop default/gaia-prime: done in 1.249 s",
             "  start default/gaia-study: done in 6.000 s",
+            "Completed (100 %)",
         ]
     );
     assert!(news(&done, &done, false).is_empty());
     assert_eq!(
         news(&fresh, &status(&failed()), false),
         [
-            "Failed (30 %)",
             "  stop default/gaia-prime: failed in 30.000 s (still there)",
             "rolling back",
             "  start default/gaia-prime: done in 10.000 s",
+            "Failed (30 %)",
         ]
     );
 }
