@@ -238,7 +238,9 @@ async fn everything(state: &ServerState, kinds: &Kinds, namespace: Option<&str>,
         From::Now => store.revision().await.map_err(broken)?,
         From::Everything => {
             let snapshot = store.list(&Prefix::all()).await.map_err(broken)?;
-            let seen = |version: &Arc<Version>| scope.covers(version) && wish.selector.matches(&version.object);
+            let selected =
+                |version: &Version| wish.selector.is_empty() || wish.selector.matches(&version.object.peek());
+            let seen = |version: &Arc<Version>| scope.covers(version) && selected(version);
             pending.extend(snapshot.items.into_iter().filter(seen).map(Told::Initial));
             snapshot.revision
         }

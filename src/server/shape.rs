@@ -31,14 +31,16 @@ pub fn object(status: StatusCode, form: Form, kind: &Kind, version: &Version) ->
         Accepted { format: Format::Json, shape: Shape::Object } if !form.pretty => {
             Ok(reply::bytes(status, "application/json", version.json.clone()))
         }
-        Accepted { shape: Shape::Object, .. } => reply::value(status, form.accepted, form.pretty, &version.object),
+        Accepted { shape: Shape::Object, .. } => {
+            reply::value(status, form.accepted, form.pretty, &version.object.peek())
+        }
         Accepted { shape: Shape::Partial(v), .. } => {
-            reply::value(status, form.accepted, form.pretty, &partial(&version.object, v))
+            reply::value(status, form.accepted, form.pretty, &partial(&version.object.peek(), v))
         }
         Accepted { shape: Shape::Table(v), .. } => {
             let metadata = json!({"resourceVersion": version.revision.to_string()});
             let table = Table::new(kind, v, form.include);
-            let table = table.of(metadata, [&*version.object].into_iter(), form.now, true);
+            let table = table.of(metadata, [version.object.peek()].into_iter(), form.now, true);
             reply::value(status, form.accepted, form.pretty, &table)
         }
     }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     registry::{ApiError, ApiResult, Kind, Reason, Selector},
-    store::{ChangeKind, Revision},
+    store::{ChangeKind, Object, Revision},
 };
 
 /// Marks an answer that goes on for long and must not be held back for compression.
@@ -168,15 +168,16 @@ impl Lines {
         out.push(b'\n');
     }
 
-    /// None: as it is stored.
-    fn reshaped(&mut self, object: &Value) -> Option<Value> {
+    /// None: as it is stored. Nothing is looked into then: a watch that tells a thousand objects would leave as many trees behind.
+    fn reshaped(&mut self, object: &Object) -> Option<Value> {
         match (&self.table, self.form.accepted.shape) {
             (Some(table), _) => {
+                let object = object.peek();
                 let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
                 let with_definitions = std::mem::take(&mut self.first);
-                Some(table.of(metadata, [object].into_iter(), self.clock.now(), with_definitions))
+                Some(table.of(metadata, [&*object].into_iter(), self.clock.now(), with_definitions))
             }
-            (None, Shape::Partial(version)) => Some(partial(object, version)),
+            (None, Shape::Partial(version)) => Some(partial(&object.peek(), version)),
             (None, Shape::Object | Shape::Table(_)) => None,
         }
     }

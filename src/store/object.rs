@@ -38,7 +38,7 @@ impl Object {
     }
 
     /// The tree, where it has been made.
-    pub(super) fn made(&self) -> Option<&Value> {
+    pub(crate) fn made(&self) -> Option<&Value> {
         self.tree.get()
     }
 }

@@ -23,8 +23,8 @@ impl Filtered {
     }
 
     fn seen(&self, change: Change) -> Option<Change> {
-        let now = change.kind != ChangeKind::Deleted && self.selector.matches(&change.version.object);
-        let before = change.previous.as_ref().is_some_and(|p| self.selector.matches(&p.object));
+        let now = change.kind != ChangeKind::Deleted && self.selector.matches(&change.version.object.peek());
+        let before = change.previous.as_ref().is_some_and(|p| self.selector.matches(&p.object.peek()));
         match (before, now) {
             (false, false) => None,
             (false, true) => Some(Change { kind: ChangeKind::Created, previous: None, ..change }),

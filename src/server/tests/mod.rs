@@ -76,7 +76,11 @@ impl Server {
     }
 
     pub async fn with(options: Options, auth: Auth) -> Self {
-        let store = EmbeddedStore::open(MemoryEngine::default(), options).expect("an empty store opens");
+        Self::on(MemoryEngine::default(), options, auth).await
+    }
+
+    pub async fn on(disk: MemoryEngine, options: Options, auth: Auth) -> Self {
+        let store = EmbeddedStore::open(disk, options).expect("the store opens");
         let kinds = Kinds::from_crds(&[Workload::crd(), Source::crd()]).expect("our own kinds are structural");
         let clock = Arc::new(SystemClock);
         let registry = Registry::open(store, kinds, clock.clone(), Arc::new(RandomIds));

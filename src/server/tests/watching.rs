@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::store::Prefix;
 
 fn added(name: &str) -> (String, String) {
     ("ADDED".to_owned(), name.to_owned())
@@ -16,6 +17,27 @@ async fn a_watch_from_nowhere_begins_with_what_there_is() {
         let mut watch = server.watch(&format!("{WORKLOADS}?watch=true{start}")).await;
         assert_eq!(watch.event().await, json!({"type": "ADDED", "object": a}), "{start:?}");
     }
+}
+
+/// A thousand objects of 1.5 KB are some 20 MB as trees, which stay.
+#[tokio::test]
+async fn who_is_told_objects_as_they_are_leaves_no_trees_behind() {
+    let disk = MemoryEngine::default();
+    let before = Server::on(disk.clone(), Options::default(), Auth::open()).await;
+    before.workload("a").await;
+    before.merge(&format!("{WORKLOADS}/a"), &json!({"metadata": {"labels": {"tier": "front"}}})).await.expect(200);
+    drop(before);
+    let server = Server::on(disk, Options::default(), Auth::open()).await;
+    for query in ["", "&labelSelector=tier%3Dfront", "&resourceVersion=0"] {
+        assert_eq!(server.watch(&format!("{WORKLOADS}?watch=true{query}")).await.brief().await, added("a"));
+    }
+    for accept in ["application/json", "application/yaml", "application/json;as=Table;v=v1;g=meta.k8s.io"] {
+        assert_eq!(server.get_as(&format!("{WORKLOADS}/a"), accept).await.status, StatusCode::OK);
+        assert_eq!(server.get_as(WORKLOADS, accept).await.status, StatusCode::OK);
+    }
+    let stored = server.state.registry.store().list(&Prefix::all()).await.expect("a list");
+    let workloads = stored.items.iter().filter(|version| version.object.peek()["kind"] == "Workload");
+    assert_eq!(workloads.map(|version| version.object.made().is_some()).collect::<Vec<_>>(), [false]);
 }
 
 #[tokio::test]
