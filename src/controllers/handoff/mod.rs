@@ -34,6 +34,8 @@ mod take;
 #[cfg(test)]
 mod tests;
 pub mod wakes;
+#[cfg(test)]
+mod words_tests;
 
 use std::sync::Arc;
 

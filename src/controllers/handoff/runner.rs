@@ -452,7 +452,7 @@ impl Shared {
             false => server.models.clone(),
             true => {
                 let known = self.ask(party, HttpMethod::GET, server.port, "/models", None, limit).await?;
-                names(&known, "data", "id")
+                in_memory(&known)
             }
         };
         for model in &models {
@@ -475,6 +475,16 @@ fn names(answer: &str, list: &str, key: &str) -> Vec<String> {
     let parsed: Value = serde_json::from_str(answer).unwrap_or_default();
     let items = parsed[list].as_array().cloned().unwrap_or_default();
     items.iter().filter_map(|item| item[key].as_str().map(str::to_owned)).collect()
+}
+
+/// What llama.cpp's router has loaded of all the models that it knows: it refuses to let go of any other.
+fn in_memory(answer: &str) -> Vec<String> {
+    let parsed: Value = serde_json::from_str(answer).unwrap_or_default();
+    let models = parsed["data"].as_array().cloned().unwrap_or_default();
+    let is_there = |model: &&Value| {
+        model["status"]["value"].as_str().is_none_or(|status| ["loaded", "loading", "sleeping"].contains(&status))
+    };
+    models.iter().filter(is_there).filter_map(|model| model["id"].as_str().map(str::to_owned)).collect()
 }
 
 fn own(party: &Party) -> Result<&ContainerId, String> {

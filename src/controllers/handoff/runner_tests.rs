@@ -70,7 +70,35 @@ impl Faults for Stops {
     }
 }
 
-fn ours() -> BTreeMap<String, String> {
+/// What runs prime, prime with its container, which does what `behaviour` says, and the time.
+pub async fn prime(
+    behaviour: Behaviour,
+    labels: BTreeMap<String, String>,
+) -> (SimulatedContainers, Party, Arc<SimulatedClock>) {
+    let clock = Arc::new(SimulatedClock::starting_at("2026-01-01T00:00:00Z".parse().expect("a timestamp")));
+    let images = Images::default().with("app", Image::present(behaviour));
+    let engine = SimulatedContainers::new(clock.clone(), images);
+    let spec = ContainerSpec { image: "app".to_owned(), ..ContainerSpec::default() };
+    let request = ContainerRequest { name: "prime-live".to_owned(), spec, labels, networks: Vec::new() };
+    let id = engine.create(&request).await.expect("created");
+    engine.start(&id).await.expect("started");
+    let seen = engine.inspect(&id.0).await.expect("an answer").expect("it is there");
+    let prime = Party { containers: vec![ContainerSummary::from(&seen)], ..party("prime", vec![stop()]) };
+    (engine, prime, clock)
+}
+
+/// What a job of a handoff comes to, in the end.
+pub async fn carried_out(runner: &Runner, wakeups: &Wakeups, key: StepKey, job: Job) -> Result<String, String> {
+    let spec = HandoffSpec { gpu: "gpu0".to_owned(), from: Some(holder("prime")), ..HandoffSpec::default() };
+    let handoff = Handoff::new("there", spec);
+    runner.run(&handoff, key, job);
+    let mut woken = Box::pin(wakeups.stream());
+    timeout(Duration::from_secs(60), woken.next()).await.expect("every step ends").expect("the step is answered");
+    let Some(Answer::Done(answer)) = runner.answer(&name_of(&handoff), key) else { panic!("it has not ended") };
+    answer
+}
+
+pub fn ours() -> BTreeMap<String, String> {
     BTreeMap::from([(label::OWNER_UID.to_owned(), "a".to_owned())])
 }
 
@@ -79,26 +107,12 @@ async fn stopped(
     labels: BTreeMap<String, String>,
     faults: impl Faults + 'static,
 ) -> (Result<String, String>, Duration, bool) {
-    let clock = Arc::new(SimulatedClock::starting_at("2026-01-01T00:00:00Z".parse().expect("a timestamp")));
-    let images = Images::default().with("app", Image::present(Behaviour::default()));
-    let engine = SimulatedContainers::new(clock.clone(), images);
-    let spec = ContainerSpec { image: "app".to_owned(), ..ContainerSpec::default() };
-    let request = ContainerRequest { name: "prime-live".to_owned(), spec, labels, networks: Vec::new() };
-    let id = engine.create(&request).await.expect("created");
-    engine.start(&id).await.expect("started");
+    let (engine, prime, clock) = prime(Behaviour::default(), labels).await;
     engine.set_faults(faults);
-
     let (peers, wakeups) = (Arc::new(SimulatedPeers::new(engine.clone())), Wakeups::default());
     let runner = Runner::new(Arc::new(engine.clone()), peers, clock, wakeups.clone());
-    let seen = engine.inspect(&id.0).await.expect("an answer").expect("it is there");
-    let prime = Party { containers: vec![ContainerSummary::from(&seen)], ..party("prime", vec![stop()]) };
-    let spec = HandoffSpec { gpu: "gpu0".to_owned(), from: Some(holder("prime")), ..HandoffSpec::default() };
-    let handoff = Handoff::new("there", spec);
     let begun = Instant::now();
-    runner.run(&handoff, KEY, Job::Release(Box::new(stop()), Box::new(prime)));
-    let mut woken = Box::pin(wakeups.stream());
-    timeout(Duration::from_secs(60), woken.next()).await.expect("every step ends").expect("the step is answered");
-    let Some(Answer::Done(answer)) = runner.answer(&name_of(&handoff), KEY) else { panic!("it has not ended") };
+    let answer = carried_out(&runner, &wakeups, KEY, Job::Release(Box::new(stop()), Box::new(prime))).await;
     let runs = engine.observed().iter().any(|container| container.state == ContainerState::Running);
     (answer, begun.elapsed(), runs)
 }
