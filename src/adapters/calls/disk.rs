@@ -31,8 +31,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 const OLD: &str = "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'calls'";
 const FROM_OLD: &str = "
     BEGIN IMMEDIATE;
-    INSERT INTO batches (calls, records)
-        SELECT COUNT(*), CAST(group_concat(record, char(10) ORDER BY seq) AS BLOB) FROM calls HAVING COUNT(*) > 0;
+    INSERT INTO batches (calls, records) SELECT 1, CAST(record AS BLOB) FROM calls ORDER BY seq;
     DROP TABLE calls;
     COMMIT;
 ";
