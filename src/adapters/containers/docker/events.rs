@@ -50,8 +50,8 @@ pub(super) struct Shared(Arc<Mutex<Hub>>);
 
 #[derive(Default)]
 struct Hub {
-    /// None: nobody listens.
-    listeners: Option<broadcast::Sender<EngineEvent>>,
+    /// Weak, so that all hear it when the task that tells them ends in whatever way, and the next who listens begins another.
+    listeners: Option<broadcast::WeakSender<EngineEvent>>,
     /// `Connected` or `Disconnected`, as was told last; None: not known yet.
     connection: Option<EngineEvent>,
 }
@@ -69,12 +69,12 @@ struct Listener {
 /// Hears of everything from this call on, not only from when it is first asked for an event.
 pub(super) fn listen(engine: &DockerEngine) -> BoxStream<'static, EngineEvent> {
     let mut hub = engine.events.hub();
-    let (heard, first) = match &hub.listeners {
+    let (heard, first) = match hub.listeners.as_ref().and_then(broadcast::WeakSender::upgrade) {
         Some(listeners) => (listeners.subscribe(), hub.connection.clone()),
         None => {
             let (listeners, heard) = broadcast::channel(BACKLOG);
-            tokio::spawn(tell(engine.clone(), listeners.clone()));
-            *hub = Hub { listeners: Some(listeners), connection: None };
+            *hub = Hub { listeners: Some(listeners.downgrade()), connection: None };
+            tokio::spawn(tell(engine.clone(), listeners));
             (heard, None)
         }
     };
@@ -83,7 +83,7 @@ pub(super) fn listen(engine: &DockerEngine) -> BoxStream<'static, EngineEvent> {
         let event = match heard.recv().await {
             Ok(event) => event,
             Err(RecvError::Lagged(_)) => EngineEvent::Connected,
-            // The process ends.
+            // Nobody tells any more: the process ends, or that task has failed.
             Err(RecvError::Closed) => return None,
         };
         Some((event, heard))
